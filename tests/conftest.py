@@ -1,0 +1,76 @@
+"""What several tests need: real sections, and small volumes on disk."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+from numpy.typing import NDArray
+
+import unetpipe
+from unetpipe.volume import VolumeFile, create, layout
+
+# Shared machines pause at times: no example fails for having taken long.
+settings.register_profile(
+    "unetpipe", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("unetpipe")
+
+MakeVolume = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def isbi_dir() -> Path:
+    """The folder of the ISBI 2012 stacks."""
+    folder = os.environ.get("UNETPIPE_ISBI_DIR")
+    if not folder:
+        pytest.skip("UNETPIPE_ISBI_DIR is not set: no ISBI 2012 stacks")
+    return Path(folder)
+
+
+@pytest.fixture
+def make_volume(tmp_path: Path) -> MakeVolume:
+    """A function that puts a volume on disk as ingest does, and gives its volume.json."""
+
+    def make(
+        image: NDArray[Any], labels: NDArray[np.uint8] | None = None, name: str = "v", folder: Path = tmp_path, **changes: Any
+    ) -> Path:
+        place = folder / "volumes" / name
+        chunk, shard = layout(image.shape)
+        size = (40.0, 4.0, 4.0)
+        arrays: dict[str, str | None] = {"image": None, "labels": None}
+        for kind, voxels in (("image", image), ("labels", labels)):
+            if voxels is not None:
+                array = create(
+                    place / f"{kind}.zarr",
+                    shape=image.shape, dtype=str(voxels.dtype), chunk=chunk, shard=shard, voxel_size_nm=size,
+                )  # fmt: skip
+                array[...] = voxels
+                arrays[kind] = str(place / f"{kind}.zarr" / "0")
+        sections = image.reshape(len(image), -1).astype(float)
+        std = sections.std(axis=1)
+        facts: dict[str, Any] = {
+            "name": name,
+            "image": arrays["image"],
+            "labels": arrays["labels"],
+            "shape": image.shape,
+            "first_section": 0,
+            "dtype": str(image.dtype),
+            "voxel_size_nm": size,
+            "origin_nm": (0.0, 0.0, 0.0),
+            "range": None,
+            "mean": tuple(sections.mean(axis=1)),
+            "std": tuple(std),
+            "missing_sections": tuple(int(z) for z in np.flatnonzero(std == 0)),
+            "image_digest": "0" * 64,
+            "labels_digest": None if labels is None else "1" * 64,
+            "source": {},
+            "version": unetpipe.__version__,
+        }
+        VolumeFile(**(facts | changes)).write(place / "volume.json")
+        return place / "volume.json"
+
+    return make

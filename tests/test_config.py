@@ -1,0 +1,170 @@
+"""Settings: all mistakes at once, with their paths."""
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from unetpipe.config import Settings, parse, read, schema
+from unetpipe.errors import SettingsError, UserError
+
+ROOT = Path(__file__).parents[1]
+
+GOOD: dict[str, Any] = {
+    "run": "try",
+    "classes": {"membrane": [0], "inside": [255]},
+    "volumes": {
+        "a": {"role": "train", "image": "a.tif", "labels": "b.tif", "sections": [0, 4]},
+        "c": {"role": "predict", "image": "c.tif"},
+    },
+}
+
+
+def with_change(path: str, value: Any) -> dict[str, Any]:
+    data = deepcopy(GOOD)
+    here = data
+    *parents, last = path.split(".")
+    for step in parents:
+        here = here.setdefault(step, {})
+    here[last] = value
+    return data
+
+
+def problems(data: dict[str, Any]) -> dict[str, str]:
+    with pytest.raises(SettingsError) as caught:
+        parse(data, "try.yaml")
+    return dict(caught.value.problems)
+
+
+def test_defaults_are_filled_in() -> None:
+    settings = parse(GOOD, "try.yaml")
+    assert settings.named("predict", "train") == ["a", "c"]
+    assert settings.label_values("a") == {"membrane": [0], "inside": [255]}
+    assert settings.train == Settings.model_fields["train"].default
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.name)
+def test_the_configurations_of_the_project_can_be_used(path: Path) -> None:
+    assert parse(read(path, {"data_dir": "somewhere"}), path.name).run == (
+        "demo" if path.stem == "config" else path.stem
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "where", "message"),
+    [
+        pytest.param("widht", 3, "widht", "no setting", id="unknown key at the top"),
+        pytest.param("train.stpes", 3, "train.stpes", "no setting", id="unknown key below"),
+        pytest.param("volumes.a.lables", "x", "volumes.a.lables", "no setting", id="unknown key of a volume"),
+        pytest.param("network.width", "16", "network.width", "valid integer; found '16'", id="text for a number"),
+        pytest.param("network.width", 1.5, "network.width", "valid integer", id="fraction for an integer"),
+        pytest.param("train.learning_rate", "1e-3", "train.learning_rate", "1.0e-3", id="YAML's 1e-3 is text"),
+        pytest.param("train.momentum", 1.5, "train.momentum", "less than 1; found 1.5", id="out of range"),
+        pytest.param("engine.backend", "cuda", "engine.backend", "tensorrt_rtx", id="unknown choice"),
+        pytest.param("classes.z", [], "classes.z", "at least 1 item", id="class without label values"),
+        pytest.param("classes", {"one": [1]}, "classes", "at least 2", id="one class"),
+        pytest.param("classes.inside", [0, 255], "classes.inside", "0 belongs to membrane already", id="value of two"),
+        pytest.param("ignore", [255], "classes.inside", "255 belongs to ignore already", id="value ignored and not"),
+        pytest.param("volumes.a.label_values", {"membrane": [1]}, "volumes.a.label_values.inside", "no label values",
+                     id="class missing in a volume"),
+        pytest.param("volumes.a.label_values", {"membrane": [1], "inside": [2], "x": [3]},
+                     "volumes.a.label_values.x", "none of the classes", id="class of a volume unknown"),
+        pytest.param("volumes.a.sections", [4, 4], "volumes.a.sections", "holds no section", id="empty range"),
+        pytest.param("volumes.a.sections", [0, 1, 2], "volumes.a.sections", "", id="range of three"),
+        pytest.param("volumes.a.sections", [0, "x"], "volumes.a.sections.1", "integer", id="range of text"),
+        pytest.param("volumes.a.labels", None, "volumes.a.labels", "required for the role train", id="no labels"),
+        pytest.param("volumes.a.range", [1.0, 0.0], "volumes.a.range", "not below", id="range upside down"),
+        pytest.param("volumes.a.image", "phantom", "volumes.a.image", "`phantom` are missing", id="no phantom"),
+        pytest.param("volumes.a.image", "{data_dir}/x", "volumes.a.image", "add --config data_dir=DIR", id="data_dir"),
+        pytest.param("volumes.a.role", "predict", "volumes", "no volume has the role train", id="nothing to train"),
+        pytest.param("volumes.c.role", "train", "volumes", "nothing would be segmented", id="nothing to predict"),
+        pytest.param("volumes.a b", {"role": "predict", "image": "x"}, "volumes.a b", "", id="name with a space"),
+        pytest.param("augment.tile", [300, 301], "augment.tile", "near sizes that it can take are [300, 300]", id="tile"),
+        pytest.param("predict.tile", [31, 31], "predict.tile", "cannot take [31, 31]", id="tile of prediction"),
+        pytest.param("augment.border_class", "cell", "augment.border_class", "none of the classes", id="border class"),
+        pytest.param("predict.batch", 99, "predict.batch", "engine.max_batch", id="batch"),
+        pytest.param("train.init", "{data_dir}/x", "train.init", "data_dir", id="data_dir in train.init"),
+    ],
+)  # fmt: skip
+def test_each_mistake_is_named(path: str, value: Any, where: str, message: str) -> None:
+    found = problems(with_change(path, value))
+    assert where in found
+    assert message in found[where]
+
+
+def test_all_mistakes_come_together() -> None:
+    data = with_change("train.stpes", 1)
+    data["network"] = {"width": "x"}
+    data["volumes"]["a"]["sections"] = [4, 2]
+    data["augment"] = {"border_class": "none"}
+    del data["volumes"]["c"]["image"]
+    del data["run"]
+    assert problems(data).keys() == {"train.stpes", "network.width", "volumes.c.image", "run"}
+    data["run"] = "try"
+    data["volumes"]["c"]["image"] = "c.tif"
+    assert problems(data).keys() == {
+        "train.stpes", "network.width", "volumes.a.sections", "augment.border_class"
+    }  # fmt: skip
+
+
+def test_the_message_names_source_and_count() -> None:
+    with pytest.raises(
+        SettingsError, match=r"(?s)try\.yaml cannot be used.*1 mistake\n    run: is required and missing"
+    ):
+        parse({key: value for key, value in GOOD.items() if key != "run"}, "try.yaml")
+
+
+def test_the_near_tile_sizes_are_legal() -> None:
+    text = problems(with_change("augment.tile", [301, 411]))["augment.tile"]
+    for near in text.split(" are ")[1].split(" and "):
+        parse(with_change("augment.tile", yaml.safe_load(near)), "try.yaml")
+
+
+def test_model_and_init_exclude_each_other() -> None:
+    data = with_change("train.init", "x.safetensors") | {"model": "y.safetensors"}
+    assert "train.init" in problems(data)
+
+
+def test_with_a_model_nothing_needs_to_train() -> None:
+    data = with_change("model", "y.safetensors")
+    del data["volumes"]["a"]
+    assert parse(data, "try.yaml").named("train") == []
+
+
+def test_data_dir_is_filled_in() -> None:
+    settings = parse(with_change("volumes.a.image", "{data_dir}/x.tif") | {"data_dir": "some/where/"}, "try.yaml")
+    assert settings.volumes["a"].image == "some/where/x.tif"
+
+
+def test_data_that_is_no_yaml_is_refused() -> None:
+    assert "" in problems(GOOD | {"seed": {1, 2}})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        pytest.param(None, "no such file", id="missing"),
+        pytest.param("a: [1", "must be YAML", id="broken"),
+        pytest.param("- 1", "a list, not keys and values", id="list"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_refused(content: str | None, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(UserError, match=message):
+        read(path)
+
+
+def test_every_setting_is_described() -> None:
+    def undescribed(part: dict[str, Any]) -> list[str]:
+        return [
+            name
+            for name, entry in part["properties"].items()
+            if "description" not in entry and "$ref" not in str(entry)
+        ]
+
+    whole = schema()
+    assert [undescribed(part) for part in [whole, *whole["$defs"].values()] if undescribed(part)] == []

@@ -1,0 +1,54 @@
+"""The mistakes a user can make, each with its repair.
+
+Everything that a user can cause and mend raises a :class:`UserError`; it reaches the terminal as text, without a
+traceback. Any other exception is a defect of the package and keeps its traceback.
+"""
+
+from collections.abc import Sequence
+
+
+class UserError(Exception):
+    """A mistake with its repair.
+
+    Parameters
+    ----------
+    asked:
+        What was to be done, with the file or the setting concerned.
+    found:
+        What stood in the way, with the values.
+    repair:
+        What to do about it.
+    """
+
+    def __init__(self, asked: str, found: str, repair: str) -> None:
+        super().__init__(asked, found, repair)
+        self.asked = asked
+        self.found = found
+        self.repair = repair
+
+    def __str__(self) -> str:
+        return f"{self.asked}\n  found: {self.found}\n  to do: {self.repair}"
+
+
+class SettingsError(UserError):
+    """All mistakes of a configuration at once, each with the path of its setting."""
+
+    def __init__(self, source: str, problems: Sequence[tuple[str, str]]) -> None:
+        self.problems = tuple(problems)
+        lines = "".join(f"\n    {path}: {problem}" if path else f"\n    {problem}" for path, problem in problems)
+        count = f"{len(problems)} mistake" + ("s" if len(problems) != 1 else "")
+        super().__init__(
+            f"the settings of {source} cannot be used",
+            count + lines,
+            "mend these settings; config/README.md explains each",
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self)._rebuild, (self.args, self.problems)
+
+    @classmethod
+    def _rebuild(cls, args: tuple[str, str, str], problems: tuple[tuple[str, str], ...]) -> "SettingsError":
+        error = cls.__new__(cls)
+        UserError.__init__(error, *args)
+        error.problems = problems
+        return error
