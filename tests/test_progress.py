@@ -1,0 +1,78 @@
+"""The record of progress: what it says is done is done, whatever was killed when."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unetpipe.errors import UserError
+from unetpipe.progress import Record
+
+
+def test_what_was_recorded_is_read_again(tmp_path: Path) -> None:
+    record = Record.open(tmp_path / "progress", {"a": 1}, "refuse", "it")
+    record.append("one", {"name": "0.0.0", "written": "x"})
+    record.append("two", {"name": "0.0.1", "written": "y"})
+    again = Record.open(tmp_path / "progress", {"a": 1}, "refuse", "it")
+    assert again.done() == {
+        "0.0.0": {"name": "0.0.0", "written": "x"},
+        "0.0.1": {"name": "0.0.1", "written": "y"},
+    }
+
+
+@given(st.lists(st.text(min_size=1, max_size=4), min_size=1, max_size=5, unique=True), st.data())
+def test_a_log_cut_anywhere_loses_only_what_was_cut(
+    tmp_path_factory: pytest.TempPathFactory, names: list[str], data: st.DataObject
+) -> None:
+    record = Record.open(tmp_path_factory.mktemp("r") / "progress", {}, "refuse", "it")
+    ends = []
+    log = record.folder / "one.jsonl"
+    for name in names:
+        record.append("one", {"name": name})
+        ends.append(log.stat().st_size)
+    cut = data.draw(st.integers(0, ends[-1]))
+    log.write_bytes(log.read_bytes()[:cut])
+    # The newline at the end of an entry may be missing without harm.
+    whole = {name for name, end in zip(names, ends, strict=True) if end - 1 <= cut}
+    assert record.done().keys() == whole
+    record.append("one", {"name": "next"})
+    assert record.done().keys() == whole | {"next"}
+
+
+def test_another_key_is_refused_with_what_differs_and_nothing_is_touched(tmp_path: Path) -> None:
+    folder = tmp_path / "progress"
+    record = Record.open(folder, {"engine": "a", "plan": {"tile": [1, 2], "batch": 1}}, "refuse", "it")
+    record.append("one", {"name": "x"})
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(
+        UserError, match=r"(?s)engine: was \"a\", is \"b\".*plan\.tile: was \[1, 2\], is \[1, 3\]"
+    ) as caught:
+        Record.open(folder, {"engine": "b", "plan": {"tile": [1, 3], "batch": 1}}, "refuse", "it")
+    assert "batch" not in str(caught.value)
+    assert "restart" in caught.value.repair
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_restart_forgets(tmp_path: Path) -> None:
+    folder = tmp_path / "progress"
+    Record.open(folder, {"a": 1}, "refuse", "it").append("one", {"name": "x"})
+    record = Record.open(folder, {"a": 2}, "restart", "it")
+    assert record.done() == {}
+    assert record.key() == {"a": 2}
+
+
+def test_the_same_key_is_kept_under_restart(tmp_path: Path) -> None:
+    folder = tmp_path / "progress"
+    Record.open(folder, {"a": (1, 2)}, "refuse", "it").append("one", {"name": "x"})
+    assert Record.open(folder, {"a": [1, 2]}, "restart", "it").done().keys() == {"x"}
+
+
+def test_no_record_has_no_key(tmp_path: Path) -> None:
+    assert Record(tmp_path / "nothing").key() is None
+
+
+def test_key_is_json(tmp_path: Path) -> None:
+    Record.open(tmp_path / "p", {"b": 1, "a": [1.5, None]}, "refuse", "it")
+    assert json.loads((tmp_path / "p" / "key.json").read_text()) == {"b": 1, "a": [1.5, None]}

@@ -1,0 +1,76 @@
+"""Trained networks as safetensors files that describe themselves."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from unetpipe.config import Network
+from unetpipe.errors import UserError
+from unetpipe.files import write_bytes
+from unetpipe.nets.unet import UNet
+
+_KEY = "unetpipe"
+
+
+def save_checkpoint(path: Path, network: UNet, metadata: Mapping[str, Any]) -> None:
+    """Write weights and metadata, atomically. The same network and metadata give the same bytes.
+
+    Parameters
+    ----------
+    metadata:
+        JSON data; the keys ``network`` and ``classes`` are those that :func:`load_checkpoint` needs, and are set here.
+    """
+    described = {**metadata, "network": network.settings.model_dump(mode="json")}
+    if len(described["classes"]) != network.classes:
+        raise ValueError(f"{network.classes} channels for the classes {described['classes']}")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    write_bytes(path, save(tensors, metadata={_KEY: json.dumps(described, sort_keys=True)}))
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The metadata of a checkpoint.
+
+    Raises
+    ------
+    UserError
+        If the file is missing, is no safetensors file, or was not written by this package.
+    """
+    asked = f"the checkpoint {path} was to be read"
+    try:
+        with safe_open(path, framework="numpy") as file:
+            text = (file.metadata() or {}).get(_KEY)
+    except FileNotFoundError:
+        raise UserError(asked, "there is no such file", "give the path of a checkpoint.safetensors") from None
+    except (SafetensorError, OSError) as error:
+        raise UserError(asked, f"it is no whole safetensors file ({error})", "train or copy it again") from None
+    if text is None:
+        raise UserError(
+            asked,
+            "a safetensors file without unetpipe's description of the network",
+            "give the checkpoint.safetensors of a run",
+        )
+    metadata: dict[str, Any] = json.loads(text)
+    return metadata
+
+
+def load_checkpoint(path: Path) -> tuple[UNet, dict[str, Any]]:
+    """The network, in evaluation mode on the CPU, and its metadata; UserError as :func:`read_metadata`."""
+    metadata = read_metadata(path)
+    try:
+        network = UNet(Network.model_validate(metadata["network"]), len(metadata["classes"]))
+    except (ValidationError, KeyError) as error:
+        raise UserError(
+            f"the checkpoint {path} was to be loaded",
+            f"its network is not one that this version knows: {error}",
+            "use the version of unetpipe that trained it",
+        ) from None
+    with safe_open(path, framework="pt") as file:
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 – it is no mapping
+    network.load_state_dict(state)
+    network.eval()
+    return network, metadata

@@ -1,0 +1,112 @@
+"""Which pieces of a store are done: a record beside the store, from which an interrupted run goes on.
+
+The record is a folder. ``key.json`` holds everything that can change what is written. Each writer appends lines to a
+log of its own, so there are no locks; the logs are merged when they are read. A piece is recorded only after its data
+is on the disk, so what the record says is done is done, whatever was killed when.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from unetpipe.errors import UserError
+from unetpipe.files import sync_folder, write_json
+
+_KEY = "key.json"
+
+
+class Record:
+    """The record in ``folder``. Make one with :meth:`open`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @classmethod
+    def open(cls, folder: Path, key: Mapping[str, Any], on_change: Literal["refuse", "restart"], what: str) -> "Record":
+        """The record for ``key``: the one that is there if its key is the same, else a new one.
+
+        Parameters
+        ----------
+        folder:
+            Beside the store, never in it.
+        key:
+            JSON data that holds everything that can change what is written.
+        on_change:
+            ``restart``: forget a record with another key. ``refuse``: touch nothing.
+        what:
+            What the record is of, for the message.
+
+        Raises
+        ------
+        UserError
+            If there is a record with another key and ``on_change`` is ``refuse``; it lists what differs.
+        """
+        plain: dict[str, Any] = json.loads(json.dumps(key))
+        old = cls(folder).key()
+        if old is not None and old != plain:
+            if on_change == "refuse":
+                raise UserError(
+                    f"{what} was to be continued",
+                    "what is there was made with other inputs or settings:" + "".join(_differences(old, plain)),
+                    "set predict.on_change to `restart` to make it anew, undo the change, or give the run another name",
+                )
+            shutil.rmtree(folder)
+            old = None
+        if old is None:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(folder / _KEY, plain)
+        return cls(folder)
+
+    def key(self) -> dict[str, Any] | None:
+        """The key of the record, None if there is no record."""
+        try:
+            key: dict[str, Any] = json.loads((self.folder / _KEY).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        return key
+
+    def done(self) -> dict[str, dict[str, Any]]:
+        """What was recorded of each finished piece, by its name. A line that a crash has torn does not count."""
+        entries: dict[str, dict[str, Any]] = {}
+        for path in sorted(self.folder.glob("*.jsonl")):
+            for line in path.read_bytes().split(b"\n"):
+                try:
+                    entry = json.loads(line)
+                except (json.JSONDecodeError, UnicodeDecodeError):
+                    continue
+                entries[entry["name"]] = entry
+        return entries
+
+    def append(self, writer: str, entry: Mapping[str, Any]) -> None:
+        """Record the finished piece ``entry["name"]``; it is on the disk on return."""
+        path = self.folder / f"{writer}.jsonl"
+        # A line torn by an earlier crash must not swallow this one: begin with a new line.
+        line = b"\n" + json.dumps(dict(entry), separators=(",", ":")).encode() + b"\n"
+        new = not path.exists()
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            os.write(descriptor, line)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        if new:
+            sync_folder(self.folder)
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> list[str]:
+    lines: list[str] = []
+    for name in sorted({*old, *new}):
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, dict) and isinstance(after, dict):
+            lines += _differences(before, after, f"{path}{name}.")
+        elif before != after:
+            lines.append(f"\n    {path}{name}: was {_short(before)}, is {_short(after)}")
+    return lines
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "..."
