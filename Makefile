@@ -1,0 +1,51 @@
+# Each target installs what it needs into .venv: Python 3.11 and make are enough.
+
+PYTHON ?= python3.11
+CORES ?= $(shell nproc)
+VENV := .venv
+BIN := $(VENV)/bin
+CONSTRAINTS := workflow/envs/constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS)
+
+.PHONY: demo test check bench schema clean
+
+demo: $(VENV)/installed  ## the whole workflow on a synthetic volume
+	$(BIN)/snakemake --cores $(CORES) --rerun-incomplete
+	@$(BIN)/unetpipe status results/demo
+
+test: $(VENV)/installed-test  ## all tests; what cannot run here is skipped with its reason
+	$(BIN)/python -m pytest
+
+check: $(VENV)/installed-test $(VENV)/installed-check  ## formatting, lint, types, workflow lint, generated files
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/snakemake --lint
+	$(BIN)/python -m unetpipe.reference --check
+
+schema: $(VENV)/installed  ## the files that are generated from the settings
+	$(BIN)/python -m unetpipe.reference
+
+bench: $(VENV)/installed-test  ## speed, as ratios against a peer or a limit in the same run
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV)
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade --disable-pip-version-check --constraint $(CONSTRAINTS) pip
+
+# A stamp is made only after an installation that ended well.
+$(VENV)/installed: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	$(PIP) --editable '.[test,tensorrt-rtx]'
+	touch $@
+
+$(VENV)/installed-check: $(VENV)/installed
+	$(PIP) --editable '.[check]'
+	touch $@

@@ -1,0 +1,88 @@
+"""Imports go one way, and what should be light is light."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "unetpipe"
+HEAVY = {
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "openvino",
+    "dask",
+    "distributed",
+    "scipy",
+    "skimage",
+    "matplotlib",
+    "tifffile",
+}
+
+
+@pytest.mark.parametrize(
+    ("module", "never"),
+    [
+        pytest.param("unetpipe", HEAVY | {"numpy", "zarr", "pydantic"}, id="unetpipe"),
+        pytest.param("unetpipe.grid", HEAVY | {"numpy", "zarr", "pydantic"}, id="grid"),
+        pytest.param("unetpipe.config", HEAVY | {"numpy", "zarr"}, id="config"),
+        pytest.param("unetpipe.check", HEAVY, id="check"),
+        pytest.param("unetpipe.cli", HEAVY, id="cli"),
+        pytest.param("unetpipe.engines", {"torch"}, id="engines"),
+        pytest.param("unetpipe.predict", {"torch"}, id="predict"),
+        pytest.param("unetpipe.allocate", {"torch", "dask", "onnxruntime", "openvino"}, id="allocate"),
+    ],
+)
+def test_light_modules_load_nothing_heavy(module: str, never: set[str]) -> None:
+    code = f"import sys, {module}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert never & set(loaded) == set()
+
+
+# What each part may know of the others; `errors`, `files`, `grid` and `progress_bar` are for all.
+MAY_IMPORT = {
+    "errors": set(),
+    "files": set(),
+    "grid": set(),
+    "progress_bar": set(),
+    "config": set(),
+    "reference": {"config"},
+    "rule": {"config"},
+    "volume": {"config"},
+    "progress": {"config"},
+    "metrics": {"config", "volume"},
+    "cluster": {"config"},
+    "nets": {"config"},
+    "data": {"config", "volume", "progress", "cluster", "nets"},
+    "check": {"config", "data", "volume"},
+    "train": {"config", "volume", "progress", "nets", "data", "metrics"},
+    "engines": {"config", "volume"},
+    "deploy": {"config", "volume", "nets", "engines", "metrics", "data"},
+    "allocate": {"config", "volume", "progress"},
+    "predict": {"config", "volume", "progress", "cluster", "engines", "allocate"},
+    "baseline": {"config", "volume", "metrics"},
+    "evaluate": {"config", "volume", "progress", "cluster", "metrics", "allocate", "baseline"},
+    "report": {"config", "volume", "metrics", "allocate", "data"},
+    "cli": {"config", "check", "report"},
+}
+FOR_ALL = {"errors", "files", "grid", "progress_bar"}
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_one_way(path: Path) -> None:
+    relative = path.relative_to(PACKAGE)
+    part = relative.parts[0].removesuffix(".py")
+    if part == "__init__":
+        return
+    imported = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module] if node.module != "unetpipe" else [f"unetpipe.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        imported |= {name.split(".")[1] for name in names if name.startswith("unetpipe.")}
+    imported.discard("__version__")
+    assert imported - FOR_ALL - {part} <= MAY_IMPORT[part]

@@ -1,0 +1,105 @@
+"""Run a function of the package as the job of a rule: set up the log, bind the rule's names to its arguments, call it.
+
+Every named input, output and parameter of a rule is an argument of the same name; unnamed ones are dependencies alone.
+An argument ``cores`` gets the job's threads. A parameter ``version`` is for Snakemake only: it makes a rule run again
+when the package changes.
+"""
+
+import inspect
+import json
+import logging
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from unetpipe.errors import UserError
+
+log = logging.getLogger(__name__)
+
+FOR_SNAKEMAKE_ALONE = frozenset({"version"})
+
+
+def run(job: Any, function: Callable[..., None]) -> None:
+    """Call ``function`` for ``job``, the object ``snakemake`` of a script.
+
+    A user's mistake ends the process with status 1 and its message, an interruption with status 130; neither shows a
+    traceback. The log file gets what the terminal gets.
+    """
+    _set_up_log(Path(job.log[0]), f"{job.rule} {' '.join(job.wildcards)}".strip())
+    try:
+        function(**bind(job, function))
+    except UserError as error:
+        log.error("%s", error)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        log.error("interrupted; what is finished is kept, and a rerun goes on from there")
+        sys.exit(130)
+    except Exception:
+        # The log file must hold it too: on a cluster it is all that there is.
+        log.exception("this is a defect of unetpipe, not of your data or settings; please report it with this log")
+        sys.exit(2)
+
+
+def bind(job: Any, function: Callable[..., None]) -> dict[str, Any]:
+    """The arguments of ``function``, from the names of the rule.
+
+    Raises
+    ------
+    TypeError
+        If a name of the rule is no argument, an argument has no name, or two names are the same.
+    """
+    given: dict[str, Any] = {}
+    for names in (job.input, job.output, job.params):
+        for name, value in names.items():
+            if name in given:
+                raise TypeError(f"the rule {job.rule} names {name} twice")
+            if name not in FOR_SNAKEMAKE_ALONE:
+                given[name] = value
+    parameters = inspect.signature(function).parameters
+    hints = typing.get_type_hints(function)
+    if "cores" in parameters:
+        given["cores"] = job.threads
+    if unknown := given.keys() - parameters.keys():
+        raise TypeError(
+            f"the rule {job.rule} names {', '.join(sorted(unknown))}, which {function.__name__} does not take"
+        )
+    required = {name for name, parameter in parameters.items() if parameter.default is inspect.Parameter.empty}
+    if missing := required - given.keys():
+        raise TypeError(
+            f"{function.__name__} needs {', '.join(sorted(missing))}, which the rule {job.rule} does not name"
+        )
+    return {name: _as(hints[name], value) for name, value in given.items()}
+
+
+def _as(hint: Any, value: Any) -> Any:
+    """``value`` of Snakemake as the type that an argument is annotated with."""
+    optional = typing.get_origin(hint) in (types.UnionType, typing.Union) and type(None) in typing.get_args(hint)
+    if optional:
+        # An input that a run does not have is an empty list in Snakemake.
+        if value is None or (not isinstance(value, str | Mapping) and hasattr(value, "__len__") and len(value) == 0):
+            return None
+        members = [member for member in typing.get_args(hint) if member is not type(None)]
+        return _as(members[0], value) if len(members) == 1 else value
+    if hint is Path:
+        return Path(str(value))
+    if typing.get_origin(hint) is list and typing.get_args(hint) == (Path,):
+        return [Path(value)] if isinstance(value, str) else [Path(str(item)) for item in value]
+    if isinstance(hint, type) and issubclass(hint, BaseModel):
+        return hint.model_validate_json(json.dumps(value))
+    return value
+
+
+def _set_up_log(path: Path, job: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Dask's own lines about connections that close are noise to a user.
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    terminal = logging.StreamHandler(sys.stderr)
+    terminal.setFormatter(logging.Formatter(f"[{job}] %(message)s"))
+    file = logging.FileHandler(path, mode="w", encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[terminal, file], force=True)

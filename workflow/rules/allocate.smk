@@ -1,0 +1,25 @@
+rule allocate:
+    """Plan the prediction of a volume and make an empty store for it, once."""
+    input:
+        volume=f"{RESULTS}/volumes/{{volume}}/volume.json",
+        certificate=f"{ENGINE}/certificate.json",
+    output:
+        allocated=f"{RESULTS}/predictions/{{volume}}/allocated.json",
+    log:
+        f"{RESULTS}/logs/allocate/{{volume}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/allocate/{{volume}}.tsv"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        classes=list(SETTINGS.classes),
+        tile=SETTINGS.predict.tile,
+        batch=SETTINGS.predict.batch,
+        on_change=SETTINGS.predict.on_change,
+        version=__version__,
+    conda:
+        "../envs/unetpipe.yaml"
+    script:
+        "../scripts/allocate.py"

@@ -1,0 +1,25 @@
+rule certify:
+    """Compare the engine with PyTorch in fp32, on the device that will predict."""
+    input:
+        checkpoint=CHECKPOINT,
+        engine=f"{ENGINE}/engine",
+        build=f"{ENGINE}/build.json",
+        volumes=volume_files(*gate_volumes()),
+    output:
+        certificate=f"{ENGINE}/certificate.json",
+    log:
+        f"{RESULTS}/logs/certify.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/certify.tsv"
+    threads: CORES
+    resources:
+        mem_mb=8000,
+        runtime=60,
+    params:
+        role=SETTINGS.volumes[gate_volumes()[0]].role,
+        settings=plain(SETTINGS.certify),
+        version=__version__,
+    conda:
+        "../envs/unetpipe.yaml"
+    script:
+        "../scripts/certify.py"

@@ -1,0 +1,65 @@
+"""Settings, paths and the functions that rules ask for their inputs."""
+
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+# The package lies beside the Snakefile; an installed one comes first.
+sys.path.append(str(Path(workflow.basedir)))
+
+from unetpipe import __version__
+from unetpipe.check import check
+from unetpipe.config import PHANTOM
+from unetpipe.data.sources import watched
+from unetpipe.errors import UserError
+
+try:
+    SETTINGS = check(config, ", ".join(map(str, workflow.configfiles)) or "--config")
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+
+# None where Snakemake only looks at the rules.
+CORES = workflow.cores or 1
+RESULTS = f"results/{SETTINGS.run}"
+ENGINE = f"{RESULTS}/engine/{SETTINGS.engine.backend}-{SETTINGS.engine.precision}"
+CHECKPOINT = SETTINGS.model or f"{RESULTS}/model/checkpoint.safetensors"
+PREDICTED = SETTINGS.named("validate", "test", "predict")
+SCORED = [name for name in PREDICTED if SETTINGS.volumes[name].labels is not None]
+
+
+wildcard_constraints:
+    volume="|".join(SETTINGS.volumes),
+
+
+def volume_files(*names):
+    """volume.json of each volume."""
+    return [f"{RESULTS}/volumes/{name}/volume.json" for name in names]
+
+
+def source_files(wildcards):
+    """The files whose change makes a volume be ingested again. A Zarr is none: it is used in place, whatever its size."""
+    volume = SETTINGS.volumes[wildcards.volume]
+    files = []
+    for address, kind in ((volume.image, "image"), (volume.labels, "labels")):
+        if address == PHANTOM:
+            files.append(f"{RESULTS}/phantom/{kind}.tif")
+        elif address is not None:
+            files += watched(address)
+    return files
+
+
+def address(wildcards, kind):
+    """Where the image or the labels of a volume are read from; None for none."""
+    found = getattr(SETTINGS.volumes[wildcards.volume], kind)
+    return f"{RESULTS}/phantom/{kind}.tif" if found == PHANTOM else found
+
+
+def gate_volumes():
+    """The volumes whose tiles the engine is certified on: those to validate, else those to train, else all."""
+    return SETTINGS.named("validate") or SETTINGS.named("train") or list(SETTINGS.volumes)
+
+
+def plain(model):
+    """A part of the settings as plain data, which Snakemake can compare with that of an earlier run."""
+    return model.model_dump(mode="json")

@@ -1,0 +1,21 @@
+rule export:
+    """Write the trained network as an ONNX file."""
+    input:
+        checkpoint=CHECKPOINT,
+    output:
+        onnx=f"{RESULTS}/model/model.onnx",
+        description=f"{RESULTS}/model/model.json",
+    log:
+        f"{RESULTS}/logs/export.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/export.tsv"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        version=__version__,
+    conda:
+        "../envs/unetpipe.yaml"
+    script:
+        "../scripts/export.py"

@@ -1,0 +1,33 @@
+rule report:
+    """Put everything that a reader and a reproducer need into one page."""
+    input:
+        volumes=volume_files(*SETTINGS.volumes),
+        scores=expand(f"{RESULTS}/scores/{{volume}}.json", volume=SCORED),
+        allocated=expand(f"{RESULTS}/predictions/{{volume}}/allocated.json", volume=PREDICTED),
+        predictions=expand(f"{RESULTS}/predictions/{{volume}}/job-0.json", volume=PREDICTED),
+        build=f"{ENGINE}/build.json",
+        certificate=f"{ENGINE}/certificate.json",
+        model=f"{RESULTS}/model/model.json",
+        history=[] if SETTINGS.model else f"{RESULTS}/model/history.csv",
+        samples=[] if SETTINGS.model else f"{RESULTS}/samples.json",
+    output:
+        report=report(
+            f"{RESULTS}/report.html", caption="../report/report.rst", category="Report"
+        ),
+    log:
+        f"{RESULTS}/logs/report.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/report.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        run=SETTINGS.run,
+        settings=plain(SETTINGS),
+        command=f"snakemake --configfile {' '.join(map(str, workflow.configfiles))}",
+        version=__version__,
+    conda:
+        "../envs/unetpipe.yaml"
+    script:
+        "../scripts/report.py"

@@ -1,0 +1,27 @@
+rule train:
+    """Train the network on the samples; the best step on the validation volumes is kept."""
+    input:
+        samples=f"{RESULTS}/samples.json",
+        init=SETTINGS.train.init or [],
+    output:
+        checkpoint=f"{RESULTS}/model/checkpoint.safetensors",
+        history=f"{RESULTS}/model/history.csv",
+    log:
+        f"{RESULTS}/logs/train.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/train.tsv"
+    threads: SETTINGS.train.threads
+    resources:
+        mem_mb=8000,
+        runtime=1440,
+    params:
+        store=f"{RESULTS}/samples.zarr",
+        network=plain(SETTINGS.network),
+        settings=plain(SETTINGS.train),
+        classes=list(SETTINGS.classes),
+        seed=SETTINGS.seed,
+        version=__version__,
+    conda:
+        "../envs/unetpipe.yaml"
+    script:
+        "../scripts/train.py"

@@ -1,0 +1,6 @@
+from unetpipe.report import report
+from unetpipe.rule import run
+
+# Worker processes import this file again.
+if __name__ == "__main__":
+    run(snakemake, report)
