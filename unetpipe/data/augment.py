@@ -1,0 +1,293 @@
+"""Draw the training samples: cut out, deformed, turned and re-lit, with a weight per voxel.
+
+What a sample is follows from the seed and its number alone, so any number of workers gives the same bytes. Samples are
+written shard by shard; a run that was killed goes on with the shards that are not recorded yet.
+"""
+
+import functools
+import logging
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy
+import zarr
+from numpy.typing import NDArray
+
+import unetpipe
+from unetpipe.cluster import connect, for_each
+from unetpipe.config import Augment
+from unetpipe.data.deform import Deformation, enclosing, linear, nearest
+from unetpipe.data.grey import Grey
+from unetpipe.data.positions import Census, Patch, take_census
+from unetpipe.data.samples import SHARD, SamplesFile, create, encode, made_for, write_shard, write_validation
+from unetpipe.data.tiles import labelled_tiles
+from unetpipe.data.weights import BorderTerm, class_weights, weight_map
+from unetpipe.errors import UserError
+from unetpipe.files import digest_of
+from unetpipe.grid import Geometry, Shape, unet_geometry
+from unetpipe.progress import Record
+from unetpipe.progress_bar import track
+from unetpipe.volume import Image, VolumeFile, open_array, read_labels
+
+log = logging.getLogger(__name__)
+
+_VALIDATION_TILES = 48
+"""At most: each validation runs the network on all of them, and there are millions of voxels in them."""
+
+_VALIDATE = "validate"
+
+_PLACE, _LOOK = 0, 1
+"""Streams of random numbers that the seed of a sample gives."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What all samples have in common. ``classes`` are the weights of the classes, in their order."""
+
+    settings: Augment
+    geometry: Geometry
+    classes: tuple[float, ...]
+    term: BorderTerm | None
+    seed: int
+
+    def seed_of(self, number: int) -> int:
+        """The seed of a sample: all that is random in it follows from this."""
+        return int(np.random.SeedSequence([self.seed, number]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+@dataclass(frozen=True)
+class Task:
+    """A shard of samples from the number ``start`` on, each with the voxel at its centre; small, since it travels."""
+
+    recipe: Recipe
+    volumes: tuple[Path, ...]
+    store: Path
+    start: int
+    centres: tuple[tuple[Patch, int], ...]
+
+
+def augment(
+    train: list[Path],
+    validate: list[Path],
+    samples: Path,
+    *,
+    store: Path,
+    settings: Augment,
+    depth: int,
+    classes: list[str],
+    seed: int,
+    cores: int,
+) -> None:
+    """Back the rule ``augment``: draw the samples that are not recorded yet.
+
+    Parameters
+    ----------
+    train, validate:
+        ``volume.json`` of the volumes to draw from, and of those that give tiles as they are.
+    samples:
+        ``samples.json``, written at the end (:class:`unetpipe.data.samples.SamplesFile`).
+    store:
+        ``samples.zarr`` (:mod:`unetpipe.data.samples`). The record of progress lies beside it.
+    depth:
+        Poolings of the network: how much smaller than the image the labels are.
+    classes:
+        Names of the classes in the order of their indices.
+    seed, cores:
+        The one seed of the run; worker processes, on which the result does not depend.
+
+    Raises
+    ------
+    UserError
+        If a volume has no labels, those of the training volumes hold fewer than two classes, or a weight is too large.
+    """
+    geometry = unet_geometry(depth)
+    volumes = [VolumeFile.read(path) for path in [*train, *validate]]
+    roles = ["train"] * len(train) + ["validate"] * len(validate)
+    for volume, role in zip(volumes, roles, strict=True):
+        if volume.labels is None:
+            raise UserError(
+                f"the volume {volume.name} was to {role}",
+                "it has no labels",
+                f"give volumes.{volume.name}.labels, or the role predict",
+            )
+    key = {
+        "volumes": [
+            {"role": role, "labels": volume.labels_digest, **volume.identity()}
+            for role, volume in zip(roles, volumes, strict=True)
+        ],
+        "settings": settings.model_dump(mode="json"),
+        "geometry": asdict(geometry),
+        "classes": classes,
+        "seed": seed,
+        "version": unetpipe.__version__,
+        # Random numbers and interpolation are theirs.
+        "libraries": {"numpy": np.__version__, "scipy": scipy.__version__},
+    }
+    with connect(max(1, min(cores, -(-settings.samples // SHARD)))) as client:
+        census = take_census(client, train, classes)
+        recipe = _recipe(settings, geometry, classes, census, seed)
+        record = _begin(store, key, settings.samples, geometry, settings.tile)
+        done = record.done()
+        tasks = _tasks(recipe, train, store, census, done)
+        finished = sum(entry["samples"] for name, entry in done.items() if name != _VALIDATE)
+        if finished:
+            log.info("%d of %d samples are there already", finished, settings.samples)
+        written = (number for count in for_each(client, draw_shard, tasks) for number in range(count))
+        for _ in track(written, "samples", settings.samples, "samples", done=finished):
+            pass
+    if _VALIDATE not in done:
+        _draw_validation(record, store, volumes, roles, geometry, settings.tile)
+    done = record.done()
+    total = sum(census.voxels)
+    SamplesFile(
+        store=str(store),
+        train=settings.samples,
+        validate=done[_VALIDATE]["samples"],
+        digest=digest_of({name: entry["digest"] for name, entry in done.items()}),
+        classes=tuple(classes),
+        voxels=dict(zip(classes, census.voxels, strict=True)),
+        frequency={name: count / total for name, count in zip(classes, census.voxels, strict=True)},
+        weight=dict(zip(classes, recipe.classes, strict=True)),
+        volumes=tuple(
+            {"name": v.name, "role": role, "image_digest": v.image_digest, "labels_digest": v.labels_digest}
+            for v, role in zip(volumes, roles, strict=True)
+        ),
+        tile=settings.tile,
+        border=geometry.border[1:],
+        seed=seed,
+        settings=settings.model_dump(mode="json"),
+        version=unetpipe.__version__,
+    ).write(samples)
+
+
+def draw_shard(task: Task) -> int:
+    """Draw, write and record a shard of samples; runs in a worker. Gives their number."""
+    volumes = {patch.volume: VolumeFile.read(task.volumes[patch.volume]) for patch, _ in task.centres}
+    images = {number: Image(volume) for number, volume in volumes.items()}
+    labels = {number: open_array(str(volume.labels)) for number, volume in volumes.items()}
+    drawn, sources = [], []
+    for number, (patch, rank) in enumerate(task.centres, start=task.start):
+        volume = patch.volume
+        centre = patch.find(rank, labels[volume], volumes[volume].shape)
+        seed = task.recipe.seed_of(number)
+        drawn.append(draw_sample(images[volume], labels[volume], centre, seed, task.recipe))
+        sources.append((volume, *centre, seed))
+    arrays: dict[str, NDArray[Any]] = {
+        name: np.stack([sample[place] for sample in drawn]) for place, name in enumerate(("image", "label", "weight"))
+    }
+    arrays["source"] = np.array(sources, np.int64)
+    digest = write_shard(task.store, "train", task.start, arrays)
+    entry = {"name": str(task.start), "samples": len(drawn), "digest": digest}
+    Record(_progress(task.store)).append(_writer(), entry)
+    return len(drawn)
+
+
+def draw_sample(
+    image: Image, labels: zarr.Array[Any], centre: Shape, seed: int, recipe: Recipe
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float16]]:
+    """One sample: encoded grey values (y, x), and class indices and weights (y', x') of what the network gives.
+
+    Image and labels are read at the same places, the image linearly, the labels at the nearest voxel; beyond the volume
+    both are mirrored.
+
+    Parameters
+    ----------
+    labels:
+        Class indices of the volume of ``image``.
+    centre:
+        The (z, y, x) of the voxel at the centre, before it is shifted.
+    """
+    settings = recipe.settings
+    border = recipe.geometry.border[1]
+    # Cells beyond what the network gives count for the border term, those beyond what it sees do not.
+    margin = 0 if recipe.term is None else min(border, recipe.term.reach)
+    rng = np.random.default_rng([seed, _LOOK])
+    coordinates = Deformation.draw(settings, rng).coordinates(settings.tile)  # (2, y, x)
+    region, places = enclosing(coordinates, centre)
+    grey = linear(image.read(region)[0], places)
+    grey = Grey.draw(settings, rng).apply(grey, rng)
+    cut = slice(border - margin, margin - border or None)
+    region, places = enclosing(coordinates[:, cut, cut], centre)
+    label = nearest(read_labels(labels, region, image.volume.shape)[0], places)
+    weight = weight_map(label, margin, recipe.classes, recipe.term)
+    inner = slice(margin, -margin or None)
+    return encode(grey), label[inner, inner], weight
+
+
+def _recipe(settings: Augment, geometry: Geometry, classes: Sequence[str], census: Census, seed: int) -> Recipe:
+    term = None
+    if settings.border_class is not None:
+        term = BorderTerm(classes.index(settings.border_class), settings.border_weight, settings.border_sigma)
+    weights = class_weights(census.voxels, settings.class_balance)
+    for name, voxels, weight in zip(classes, census.voxels, weights, strict=True):
+        if voxels == 0:
+            log.warning("the class %s does not occur in the training volumes: it will not be learnt", name)
+        if weight + (term.weight if term else 0) > np.finfo(np.float16).max:
+            raise UserError(
+                f"voxels of the class {name} were to weigh {weight + (term.weight if term else 0):g}",
+                f"weights end at {np.finfo(np.float16).max:g}; the class has {voxels} voxels of {sum(census.voxels)}",
+                "lower augment.class_balance or augment.border_weight",
+            )
+    return Recipe(settings, geometry, tuple(weights.tolist()), term, seed)
+
+
+def _begin(store: Path, key: dict[str, Any], count: int, geometry: Geometry, tile: tuple[int, int]) -> Record:
+    """The record of what is in the store; both are made anew unless they are whole and were made for ``key``."""
+    mark = digest_of(key)
+    if made_for(store) != mark:
+        # The record goes first: it never speaks of shards that are not there.
+        if _progress(store).exists():
+            shutil.rmtree(_progress(store))
+        create(store, count, tile, geometry.output((1, *tile))[1:], mark)
+    return Record.open(_progress(store), key, "restart", f"the samples in {store}")
+
+
+def _progress(store: Path) -> Path:
+    return store.with_suffix(".progress")
+
+
+def _tasks(
+    recipe: Recipe, volumes: Sequence[Path], store: Path, census: Census, done: dict[str, dict[str, Any]]
+) -> Iterator[Task]:
+    count = recipe.settings.samples
+    for start in range(0, count, SHARD):
+        if str(start) in done:
+            continue
+        seeds = (recipe.seed_of(number) for number in range(start, min(start + SHARD, count)))
+        centres = tuple(census.draw(np.random.default_rng([seed, _PLACE])) for seed in seeds)
+        yield Task(recipe, tuple(volumes), store, start, centres)
+
+
+def _draw_validation(
+    record: Record,
+    store: Path,
+    volumes: Sequence[VolumeFile],
+    roles: Sequence[str],
+    geometry: Geometry,
+    tile: tuple[int, int],
+) -> None:
+    first = roles.count("train")
+    output = geometry.output((1, *tile))[1:]
+    images, labels, sources = [], [], []
+    for image, label, (volume, *rest) in labelled_tiles(volumes[first:], geometry, (1, *tile), _VALIDATION_TILES):
+        images.append(encode(image))
+        labels.append(label)
+        sources.append((first + volume, *rest))
+    arrays: dict[str, NDArray[Any]] = {
+        "image": np.array(images, np.uint8).reshape(-1, *tile),
+        "label": np.array(labels, np.uint8).reshape(-1, *output),
+        "source": np.array(sources, np.int64).reshape(-1, 5),
+    }
+    digest = write_validation(store, tile, output, arrays)
+    record.append(_writer(), {"name": _VALIDATE, "samples": len(sources), "digest": digest})
+
+
+@functools.cache
+def _writer() -> str:
+    """A name for this process's log that no other process has had."""
+    return uuid.uuid4().hex

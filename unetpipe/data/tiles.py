@@ -1,0 +1,109 @@
+"""Tiles of volumes as they are, for validation: the same ones every time, evenly spread."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unetpipe.grid import Geometry, Region, Shape
+from unetpipe.volume import IGNORE, Image, VolumeFile, open_array, read_labels
+
+NO_SEED = -1
+"""In place of the seed of a sample: the tile is not augmented."""
+
+
+class LabelledTile(NamedTuple):
+    """A tile of one section.
+
+    ``image`` (y, x) holds normalised grey values. ``label`` (y', x'), the network's border less on each side, holds
+    class indices, :data:`unetpipe.volume.IGNORE` beyond the volume; None if the volume has no labels. ``source`` is
+    index of the volume, z, y, x of the centre (voxel n // 2 along each axis), :data:`NO_SEED`.
+    """
+
+    image: NDArray[np.float32]
+    label: NDArray[np.uint8] | None
+    source: tuple[int, int, int, int, int]
+
+
+@dataclass(frozen=True)
+class _Cover:
+    """All tiles of one volume: those of each section that is not missing, side by side, aligned to the pooling."""
+
+    volume: VolumeFile
+    geometry: Geometry
+    tile: Shape
+
+    @cached_property
+    def sections(self) -> list[int]:
+        missing = set(self.volume.missing_sections)
+        return [z for z in range(self.volume.shape[0]) if z not in missing]
+
+    @cached_property
+    def counts(self) -> tuple[int, int]:
+        y, x = (math.ceil(n / k) for n, k in zip(self.volume.shape[1:], self.geometry.kept(self.tile)[1:], strict=True))
+        return y, x
+
+    def __len__(self) -> int:
+        return len(self.sections) * math.prod(self.counts)
+
+    def write(self, number: int) -> Region:
+        """What the network gives for a tile."""
+        section, place = divmod(number, math.prod(self.counts))
+        row, column = divmod(place, self.counts[1])
+        _, kept_y, kept_x = self.geometry.kept(self.tile)
+        return Region.of((self.sections[section], row * kept_y, column * kept_x), self.geometry.output(self.tile))
+
+
+def labelled_tiles(
+    volumes: Sequence[VolumeFile], geometry: Geometry, tile: Shape, limit: int
+) -> Iterator[LabelledTile]:
+    """At most ``limit`` tiles, evenly spread over volumes, sections and positions; the same ones every time.
+
+    Missing sections are left out, and tiles of labelled volumes without a labelled voxel. The origin of every label
+    is a multiple of the pooling. Fewer tiles are the first of more.
+
+    Parameters
+    ----------
+    tile:
+        What the network reads (1, y, x).
+    """
+    covers = [_Cover(volume, geometry, tile) for volume in volumes]
+    images = [Image(volume) for volume in volumes]
+    labels = [None if volume.labels is None else open_array(volume.labels) for volume in volumes]
+    found = 0
+    for number in _spread(sum(map(len, covers))):
+        if found == limit:
+            return
+        index = 0
+        while number >= len(covers[index]):
+            number -= len(covers[index])
+            index += 1
+        volume, array, write = volumes[index], labels[index], covers[index].write(number)
+        label = None
+        if array is not None:
+            label = np.full(write.shape, IGNORE, np.uint8)
+            inside = write.clip(volume.shape)
+            label[inside.relative_to(write.start).slices] = read_labels(array, inside, volume.shape)
+            if (label == IGNORE).all():
+                continue
+            label = label[0]
+        read = write.grow(geometry.border)
+        z, y, x = (a + n // 2 for a, n in zip(read.start, read.shape, strict=True))
+        yield LabelledTile(images[index].read(read)[0], label, (index, z, y, x, NO_SEED))
+        found += 1
+
+
+def _spread(count: int) -> Iterator[int]:
+    """All numbers below ``count``, from the middle on in steps of the golden section: any first few lie evenly.
+
+    The step has no divisor in common with ``count``, so each number comes once. In a single volume, so do all
+    positions within a section before one comes again.
+    """
+    step = max(1, round(count * (math.sqrt(5) - 1) / 2))
+    while math.gcd(step, count) != 1:
+        step += 1
+    return ((count // 2 + i * step) % count for i in range(count))
