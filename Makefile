@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 CONSTRAINTS := workflow/envs/constraints.txt
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS)
 
-.PHONY: demo test check bench schema clean
+.PHONY: demo test check bench schema picture clean
 
 demo: $(VENV)/installed  ## the whole workflow on a synthetic volume
 	$(BIN)/snakemake --cores $(CORES) --rerun-incomplete
@@ -26,6 +26,9 @@ check: $(VENV)/installed-test $(VENV)/installed-check  ## formatting, lint, type
 
 schema: $(VENV)/installed  ## the files that are generated from the settings
 	$(BIN)/python -m unetpipe.reference
+
+picture: demo  ## the picture of the README, from the demo
+	$(BIN)/python docs/demo_picture.py
 
 bench: $(VENV)/installed-test  ## speed, as ratios against a peer or a limit in the same run
 	$(BIN)/python -m benchmarks

@@ -12,7 +12,7 @@ min_version("9.0")
 # appear in every run.
 if "run" not in config:
 
-    configfile: "config/config.yaml"
+    configfile: f"{workflow.basedir}/config/config.yaml"
 
 
 report: "workflow/report/workflow.rst"

@@ -36,7 +36,11 @@ def make_volume(tmp_path: Path) -> MakeVolume:
     """A function that puts a volume on disk as ingest does, and gives its volume.json."""
 
     def make(
-        image: NDArray[Any], labels: NDArray[np.uint8] | None = None, name: str = "v", folder: Path = tmp_path, **changes: Any
+        image: NDArray[Any],
+        labels: NDArray[np.uint8] | None = None,
+        name: str = "v",
+        folder: Path = tmp_path,
+        **changes: Any,
     ) -> Path:
         place = folder / "volumes" / name
         chunk, shard = layout(image.shape)

@@ -64,8 +64,9 @@ MAY_IMPORT = {
     "predict": {"config", "volume", "progress", "cluster", "engines", "allocate"},
     "baseline": {"config", "volume", "metrics"},
     "evaluate": {"config", "volume", "progress", "cluster", "metrics", "allocate", "baseline"},
-    "report": {"config", "volume", "metrics", "allocate", "data"},
+    "report": {"config", "volume", "metrics", "allocate", "data", "engines"},
     "cli": {"config", "check", "report"},
+    "__main__": {"cli"},
 }
 FOR_ALL = {"errors", "files", "grid", "progress_bar"}
 

@@ -61,10 +61,16 @@ def allocate(
     source = VolumeFile.read(volume)
     proof = read_json(certificate)
     geometry = Geometry(**{name: triple(value) for name, value in proof["geometry"].items()})
+    if proof["profile"] is not None:
+        # The engine takes tiles of one shape alone.
+        tile = proof["profile"]["tile"]
     plan = plan_volume(source.shape, geometry, tile, batch)
     key = {
         "input": source.identity(),
         "engine": proof["engine_digest"],
+        "backend": proof["backend"],
+        "precision": proof["precision"],
+        "versions": proof["versions"],
         "device_class": proof["device_class"],
         "plan": asdict(plan),
         "classes": classes,

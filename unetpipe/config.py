@@ -39,6 +39,12 @@ class Phantom(_Model):
         (40.0, 4.0, 4.0), description="edge lengths of a voxel in nm, (z, y, x)"
     )
     seed: Annotated[int, Field(ge=0)] = Field(1, description="another seed gives another volume")
+    missing: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="the section that is missing, counted from 0; by the seed where left out"
+    )
+    fold: Annotated[int, Field(ge=0)] | None = Field(
+        None, description="the section with a dark fold, counted from 0; by the seed where left out"
+    )
 
 
 class Volume(_Model):
@@ -131,8 +137,10 @@ class Train(_Model):
     schedule: Literal["one_cycle", "constant"] = Field(
         "one_cycle", description="learning rate over the steps; the paper's is constant"
     )
-    precision: Literal["bf16", "fp32"] = Field(
-        "bf16", description="of the convolutions; gradients and loss are always fp32"
+    precision: Literal["auto", "bf16", "fp32"] = Field(
+        "auto",
+        description="of the convolutions; weights and loss are always fp32. auto: bf16 where the processor has "
+        "instructions for it; elsewhere bf16 takes several times as long as fp32",
     )
     validate_every: Positive = Field(100, description="steps between validations")
     patience: Annotated[int, Field(ge=0)] = Field(
@@ -396,6 +404,8 @@ def _combinations(settings: Settings) -> list[Problem]:
         problems.append(("train.init", "has no meaning beside `model`, with which nothing is trained"))
     if not settings.named("validate", "test", "predict"):
         problems.append(("volumes", "no volume has the role validate, test or predict: nothing would be segmented"))
+    if settings.phantom is not None:
+        problems += _phantom_problems(settings.phantom)
     border = settings.augment.border_class
     if border is not None and border not in settings.classes:
         problems.append(("augment.border_class", f"{border!r} is none of the classes {', '.join(settings.classes)}"))
@@ -446,6 +456,17 @@ def _volume_problems(settings: Settings, name: str, volume: Volume) -> list[Prob
         problems.append(("range", f"the low end {volume.range[0]} is not below the high end {volume.range[1]}"))
     if (volume.image == PHANTOM or volume.labels == PHANTOM) and settings.phantom is None:
         problems.append(("image", "is the phantom, but the settings `phantom` are missing"))
+    return problems
+
+
+def _phantom_problems(phantom: Phantom) -> list[Problem]:
+    problems = [
+        (f"phantom.{name}", f"there is no section {section}: the phantom has {phantom.shape[0]}")
+        for name, section in (("missing", phantom.missing), ("fold", phantom.fold))
+        if section is not None and section >= phantom.shape[0]
+    ]
+    if phantom.missing is not None and phantom.missing == phantom.fold:
+        problems.append(("phantom.fold", f"the section {phantom.fold} is the missing one: it shows no fold"))
     return problems
 
 

@@ -27,7 +27,7 @@ from unetpipe.files import digest_of, read_json, write_json
 from unetpipe.grid import Block, Plan, Region, Shape
 from unetpipe.progress import Record
 from unetpipe.progress_bar import track
-from unetpipe.volume import Image, VolumeFile, sync_shard
+from unetpipe.volume import Image, VolumeFile, open_array, open_writable, sync_shard
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +89,8 @@ def predict(
             f"{allocated} and the record of progress in {record.folder} do not belong together",
             f"delete {allocated} and run again",
         )
+    # Also here, so that a store that is gone is a message and not a failure of every worker.
+    open_array(f"{description['probability']}/{description['array']}")
     count = workers or cores
     threads = max(1, cores // count)
     finished = record.done()
@@ -203,7 +205,7 @@ def _open(allocated: Path) -> _Place:
     return _Place(
         plan=read_plan(description),
         image=Image(VolumeFile.read(Path(description["volume_file"]))),
-        probability=zarr.open_array(f"{description['probability']}/{description['array']}", mode="r+"),
+        probability=open_writable(f"{description['probability']}/{description['array']}"),
         classes=description["classes"],
         record=Record(allocated.parent / "progress"),
     )

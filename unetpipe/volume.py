@@ -146,6 +146,15 @@ def open_array(address: str) -> zarr.Array[Any]:
         ) from error
 
 
+def open_writable(address: str) -> zarr.Array[Any]:
+    """The array at ``address`` for writing.
+
+    Chunks are written whatever they hold: a shard that is absent was never written, and does not happen to be empty.
+    Zarr does not store that wish with an array.
+    """
+    return zarr.open_array(address, mode="r+").with_config({"write_empty_chunks": True})
+
+
 def create(
     path: Path,
     *,
@@ -210,7 +219,7 @@ def create(
         shards=tuple(shard),
         compressors=ZstdCodec(level=3),
         dimension_names=[axis["name"] for axis in axes],
-        # An absent shard is a block that was never written, not one that happens to be empty.
+        # See open_writable.
         config={"write_empty_chunks": True},
     )
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
 from unetpipe.files import read_json, write_json
-from unetpipe.volume import sync_shard
+from unetpipe.volume import open_writable, sync_shard
 
 SHARD = 8
 """Samples in a shard. One task writes them: few enough that hundreds of samples keep many workers busy."""
@@ -131,7 +131,7 @@ def write_shard(store: Path, group: str, start: int, arrays: Mapping[str, NDArra
     """
     digest = hashlib.sha256()
     for name, data in arrays.items():
-        array = zarr.open_array(store / group / name, mode="r+")
+        array = open_writable(str(store / group / name))
         size = (array.shards or array.chunks)[0]
         if start % size or len(data) != min(size, array.shape[0] - start):
             raise ValueError(f"{len(data)} samples from number {start} on are not a whole shard of {size}")

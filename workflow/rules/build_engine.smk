@@ -16,6 +16,7 @@ rule build_engine:
     params:
         settings=plain(SETTINGS.engine),
         tile=SETTINGS.predict.tile,
+        batch=SETTINGS.predict.batch,
         version=__version__,
     conda:
         "../envs/unetpipe.yaml"

@@ -17,6 +17,8 @@ rule certify:
         runtime=60,
     params:
         role=SETTINGS.volumes[gate_volumes()[0]].role,
+        tile=SETTINGS.predict.tile,
+        batch=SETTINGS.predict.batch,
         settings=plain(SETTINGS.certify),
         version=__version__,
     conda:

@@ -15,6 +15,8 @@ rule phantom:
         shape=lambda _: list(SETTINGS.phantom.shape),
         voxel_size_nm=lambda _: list(SETTINGS.phantom.voxel_size_nm),
         seed=lambda _: SETTINGS.phantom.seed,
+        missing=lambda _: SETTINGS.phantom.missing,
+        fold=lambda _: SETTINGS.phantom.fold,
         version=__version__,
     conda:
         "../envs/unetpipe.yaml"

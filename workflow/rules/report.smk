@@ -25,7 +25,7 @@ rule report:
     params:
         run=SETTINGS.run,
         settings=plain(SETTINGS),
-        command=f"snakemake --configfile {' '.join(map(str, workflow.configfiles))}",
+        command=command(),
         version=__version__,
     conda:
         "../envs/unetpipe.yaml"

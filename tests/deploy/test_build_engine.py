@@ -1,0 +1,119 @@
+"""The engine that is built is the one that was asked for, or the best one here; build.json says why."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from unetpipe import config
+from unetpipe.deploy.build_engine import build_engine
+from unetpipe.engines import device_class, load_engine, select
+from unetpipe.engines.openvino import OpenVINO
+from unetpipe.errors import UserError
+from unetpipe.files import digest, read_json
+
+
+@pytest.fixture
+def without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unetpipe.engines.tensorrt.gpu", lambda: None)
+    monkeypatch.setattr("unetpipe.engines.onnxruntime.gpu", lambda: None)
+
+
+def build(exported: Any, folder: Path, tile: list[int] | None = None, batch: int = 1, **settings: Any) -> Any:
+    build_engine(
+        exported.onnx,
+        folder / "engine",
+        folder / "build.json",
+        settings=config.Engine(**settings),
+        tile=tile,
+        batch=batch,
+    )
+    return read_json(folder / "build.json")
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_what_is_built_can_be_loaded_for_any_call(
+    exported: Any, tmp_path: Path, backend: str, without_gpu: None
+) -> None:
+    facts = build(exported, tmp_path, backend=backend)
+    assert facts["backend"] == facts["asked"] == backend
+    assert facts["why"] == f"the settings ask for {backend}"
+    assert facts["precision"] == "fp32"
+    assert facts["profile"] is None
+    assert facts["classes"] == ["membrane", "inside", "outside"]
+    assert facts["geometry"]["border"] == [0, 20, 20]
+    assert facts["onnx_digest"] == digest(exported.onnx)
+    assert facts["checkpoint_digest"] == digest(exported.checkpoint)
+    assert facts["engine_digest"] == digest(tmp_path / "engine")
+    assert facts["bytes"] == (tmp_path / "engine").stat().st_size
+    assert facts["seconds"] > 0
+    assert facts["device_class"] == device_class(backend)
+    assert facts["binding"]["library"] == f"{backend} {facts['versions'][backend]}"
+    for tile, batch in [((44, 52), 1), ((60, 44), 3)]:
+        engine = load_engine(tmp_path, tile=tile, batch=batch, threads=1)
+        assert engine.run(np.zeros((batch, 1, *tile), np.float32)).shape == (batch, 3, tile[0] - 40, tile[1] - 40)
+        engine.close()
+
+
+def test_auto_measures_on_a_processor_and_says_what(exported: Any, tmp_path: Path, without_gpu: None) -> None:
+    facts = build(exported, tmp_path, tile=[60, 60])
+    assert facts["asked"] == "auto"
+    assert list(facts["candidates"]) == ["tensorrt", "tensorrt_rtx", "openvino", "onnxruntime"]
+    assert all(facts["candidates"][name]["unavailable"] for name in ("tensorrt", "tensorrt_rtx"))
+    seconds = {name: facts["candidates"][name]["seconds_per_call"] for name in ("openvino", "onnxruntime")}
+    assert all(value > 0 for value in seconds.values())
+    assert facts["backend"] == select.prefer(seconds)
+    assert f"openvino {seconds['openvino']:.3f} s" in facts["why"]
+    assert facts["candidates"]["openvino"]["tile"] == [60, 60]
+
+
+def test_auto_leaves_out_what_is_not_installed(
+    exported: Any, tmp_path: Path, without_gpu: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OpenVINO, "unavailable", lambda self, purpose: "not installed")
+    facts = build(exported, tmp_path, tile=[60, 60])
+    assert facts["backend"] == "onnxruntime"
+    assert facts["candidates"]["openvino"] == {"unavailable": "not installed"}
+
+
+def test_tensorrt_without_a_gpu_names_what_there_is(exported: Any, tmp_path: Path, without_gpu: None) -> None:
+    (tmp_path / "build.json").write_text("of an earlier engine")
+    with pytest.raises(UserError, match=r"built with tensorrt\n(.|\n)*(cannot be loaded|no NVIDIA GPU)(.|\n)*openvino"):
+        build(exported, tmp_path, backend="tensorrt")
+    assert not (tmp_path / "build.json").exists()
+    assert not (tmp_path / "engine").exists()
+
+
+def test_no_engine_at_all_names_every_reason(
+    exported: Any, tmp_path: Path, without_gpu: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unetpipe.engines.select._FOR_PROCESSORS", ())
+    with pytest.raises(UserError, match=r"tensorrt: (.|\n)*tensorrt_rtx: (.|\n)*install openvino"):
+        build(exported, tmp_path)
+
+
+def test_a_tile_that_the_network_cannot_take_is_refused(exported: Any, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"tiles of \[61, 60\](.|\n)*such as \[64, 60\]"):
+        build(exported, tmp_path, tile=[61, 60])
+
+
+def test_the_precision_is_that_of_the_file(exported: Any, tmp_path: Path) -> None:
+    model = onnx.load(exported.onnx)
+    (item,) = (item for item in model.metadata_props if item.key == "precision")
+    item.value = '"bf16"'
+    exported = type(exported)(tmp_path)
+    onnx.save(model, exported.onnx)
+    with pytest.raises(UserError, match=r"precision fp32 was to be built(.|\n)*of precision bf16"):
+        build(exported, tmp_path)
+
+
+def test_a_file_that_is_no_network_is_refused(exported: Any, tmp_path: Path) -> None:
+    damaged = type(exported)(tmp_path)
+    damaged.onnx.write_bytes(exported.onnx.read_bytes()[:-1000])
+    with pytest.raises(UserError, match="no ONNX file"):
+        build(damaged, tmp_path)
+    damaged.onnx.write_bytes(b"")
+    with pytest.raises(UserError, match="does not describe a network"):
+        build(damaged, tmp_path)

@@ -1,0 +1,52 @@
+"""ONNX files are read with what they say of themselves; others are refused."""
+
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+
+from unetpipe.engines import onnx_file
+from unetpipe.errors import UserError
+from unetpipe.grid import unet_geometry
+
+
+def test_a_network_is_read_with_its_description(small: Path) -> None:
+    model, described = onnx_file.read(small)
+    assert model == onnx.load(small)
+    assert described.geometry == unet_geometry(2)
+    assert described.classes == ("membrane", "inside", "outside")
+    assert described.precision == "fp32"
+    assert described.metadata["checkpoint_digest"] == "0" * 64
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no ONNX file(.|\n)*exports the network again"):
+        onnx_file.read(tmp_path / "model.onnx")
+
+
+def test_a_truncated_file(small: Path, tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(small.read_bytes()[:-10])
+    with pytest.raises(UserError, match="no ONNX file"):
+        onnx_file.read(tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        pytest.param("classes", None, id="no classes"),
+        pytest.param("precision", None, id="no precision"),
+        pytest.param("geometry", json.dumps({"border": [0, 8, 8]}), id="half a geometry"),
+        pytest.param("geometry", "{", id="no JSON"),
+    ],
+)
+def test_a_network_of_other_origin(small: Path, tmp_path: Path, key: str, value: str | None) -> None:
+    model = onnx.load(small)
+    kept = [item for item in model.metadata_props if item.key != key]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    if value is not None:
+        model.metadata_props.add(key=key, value=value)
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(UserError, match="does not describe a network of this version"):
+        onnx_file.read(tmp_path / "model.onnx")

@@ -1,0 +1,40 @@
+"""What is particular to ONNX Runtime."""
+
+from pathlib import Path
+
+import onnx
+import pytest
+
+from unetpipe.engines.contract import Profile
+from unetpipe.engines.devices import Gpu, gpu
+from unetpipe.engines.onnxruntime import OnnxRuntime
+from unetpipe.errors import UserError
+
+PROFILE = Profile((1, 1, 1), (60, 60))
+
+
+def test_the_engine_has_no_transposed_convolution(small: Path, tmp_path: Path) -> None:
+    OnnxRuntime().build(small, tmp_path / "engine", PROFILE)
+    operations = [node.op_type for node in onnx.load(tmp_path / "engine").graph.node]
+    assert operations.count("DepthToSpace") == 2
+    assert "ConvTranspose" not in operations
+
+
+def test_an_operation_that_it_does_not_know(small: Path, tmp_path: Path) -> None:
+    model = onnx.load(small)
+    model.graph.node[1].op_type, model.graph.node[1].domain = "Unheard", "nowhere"
+    model.opset_import.add(domain="nowhere", version=1)
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(UserError, match=r"loaded by onnxruntime (.|\n)*Unheard(.|\n)*engine\.backend"):
+        OnnxRuntime().build(tmp_path / "model.onnx", tmp_path / "engine", PROFILE)
+
+
+@pytest.mark.skipif(gpu() is not None, reason="there is a GPU, and its libraries may be there")
+def test_a_gpu_that_it_cannot_use_is_not_passed_over(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    OnnxRuntime().build(small, tmp_path / "engine", PROFILE)
+    monkeypatch.setattr("unetpipe.engines.onnxruntime.gpu", lambda: Gpu("Some Card", "8.6", "580.1"))
+    with pytest.raises(UserError, match=r"Some Card(.|\n)*CUDA_VISIBLE_DEVICES="):
+        OnnxRuntime().load(tmp_path / "engine", PROFILE.tile, batch=1, threads=1)
+    assert OnnxRuntime().device_class()["gpu"] == "Some Card"

@@ -1,0 +1,102 @@
+"""Curves show the numbers that they are given, as pictures that need nothing from elsewhere."""
+
+import base64
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unetpipe.report import figures
+
+COLOURS = {"membrane": "#009e73"}
+
+
+def svg(drawing: figures.Drawing) -> str:
+    kind, _, data = drawing.picture.partition(",")
+    assert kind == "data:image/svg+xml;base64"
+    return base64.b64decode(data).decode()
+
+
+def score(values: list[float | None], missing: set[int] = frozenset()) -> dict[str, Any]:  # type: ignore[assignment]
+    return {
+        "volume": "<v>&",
+        "per_section": [{"section": z, "mean_iou": value, "missing": z in missing} for z, value in enumerate(values)],
+        "baseline": {"mean_iou": 0.4},
+    }
+
+
+def row(step: int, **measured: float) -> dict[str, float | None]:
+    columns = ("validation_loss", "validation_mean_iou", "iou_membrane", "iou_<b>$x$&")
+    return {"step": step, "loss": 1 / step, "learning_rate": 1e-3, **dict.fromkeys(columns), **measured}
+
+
+@given(st.lists(st.tuples(st.integers(0, 10**6), st.floats(allow_infinity=True, allow_nan=True)), max_size=2000))
+def test_thinning_keeps_finite_points_or_their_means(points: list[tuple[int, float]]) -> None:
+    bounded = [(x, y) for x, y in points if not np.isfinite(y) or abs(y) < 1e9]
+    x = np.array([x for x, _ in bounded], float)
+    y = np.array([y for _, y in bounded], float)
+    few_x, few_y = figures.thinned(x, y)
+    finite = np.isfinite(y)
+    assert len(few_x) == len(few_y) <= 400
+    if finite.sum() <= 400:
+        assert np.array_equal(few_x, x[finite])
+        assert np.array_equal(few_y, y[finite])
+    else:
+        assert np.isfinite(few_y).all()
+        assert y[finite].min() - 1e-3 <= few_y.min()
+        assert few_y.max() <= y[finite].max() + 1e-3
+        assert (np.diff(few_x) >= 0).all() or (np.diff(x[finite]) < 0).any()
+
+
+def test_text_in_a_figure_is_text() -> None:
+    names = ["loss", "validation_loss", "validation_mean_iou", "iou_membrane", "iou_<b>$x$&"]
+    drawings = figures.training([row(step, **dict.fromkeys(names, 0.5)) for step in range(1, 20)], 10, COLOURS)
+    pictures = [svg(drawing) for drawing in drawings]
+    assert ["loss" in drawings[0].description, "IoU" in drawings[1].description, len(drawings)] == [True, True, 3]
+    assert ">&lt;b&gt;$x$&amp;</text>" in pictures[1]
+    assert COLOURS["membrane"] in pictures[1]
+    for picture in pictures:
+        assert "<b>" not in picture
+        # Names of XML dialects are no addresses that a browser loads.
+        assert not re.search(r"(href|src)=\"(?!#)|url\((?!#)|@import", picture)
+        # Stands for the colour of the text.
+        assert figures._INK not in picture
+
+
+def test_without_validation_there_is_no_curve_of_it() -> None:
+    drawings = figures.training([row(step) for step in range(1, 20)], None, COLOURS)
+    assert [drawing.description.split()[0] for drawing in drawings] == ["Training", "Learning"]
+    assert "validation" not in svg(drawings[0])
+
+
+def test_nothing_trained_is_no_figure() -> None:
+    assert figures.training([], None, COLOURS) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "missing", "shaded"),
+    [
+        pytest.param([0.9, 0.8, 0.7], set(), False, id="whole"),
+        pytest.param([0.9, None, 0.7], {1}, True, id="missing"),
+        pytest.param([0.9, None, 0.7], set(), False, id="not scored"),
+        pytest.param([None], {0}, True, id="nothing there"),
+    ],
+)
+def test_missing_sections_are_shaded(values: list[float | None], missing: set[int], shaded: bool) -> None:
+    picture = svg(figures.per_section(score(values, missing)))
+    assert ("missing section" in picture) is shaded
+    assert "NaN" not in picture
+    assert "nan" not in picture
+
+
+def test_a_figure_of_many_sections_is_small() -> None:
+    random = np.random.default_rng(1)
+    values: list[float | None] = random.uniform(0.5, 1, 20_000).tolist()
+    assert len(figures.per_section(score(values, {*range(0, 20_000, 100)})).picture) < 400_000
+
+
+def test_the_same_numbers_give_the_same_picture() -> None:
+    assert figures.per_section(score([0.5, 0.6])) == figures.per_section(score([0.5, 0.6]))

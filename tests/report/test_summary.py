@@ -1,0 +1,46 @@
+"""What the terminal shows at the end of a run."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from unetpipe.errors import UserError
+from unetpipe.files import write_json
+from unetpipe.report.summary import summary
+
+
+def score(folder: Path, volume: str, role: str, mean_iou: float | None, baseline: float | None) -> None:
+    scores = {"volume": volume, "role": role, "mean_iou": mean_iou, "baseline": {"mean_iou": baseline}}
+    write_json(folder / "scores" / f"{volume}.json", scores)
+
+
+def test_a_table_the_test_volume_first(tmp_path: Path) -> None:
+    score(tmp_path, "a-long-name", "validate", 0.91234, 0.5)
+    score(tmp_path, "b", "test", 0.9, None)
+    (tmp_path / "report.html").touch()
+    assert summary(tmp_path).splitlines() == [
+        "volume       role      mean IoU  baseline",
+        "b            test        0.9000         –",
+        "a-long-name  validate    0.9123    0.5000",
+        "",
+        f"report: {tmp_path / 'report.html'}",
+    ]
+
+
+def test_scores_of_a_real_run(make_run: Callable[..., dict[str, Any]]) -> None:
+    run = make_run({"train": "train", "test": "test"})
+    text = summary(run["report"].parent)
+    assert len(text.splitlines()) == 4
+    assert "there is no report yet" in text
+
+
+def test_nothing_scored(tmp_path: Path) -> None:
+    (tmp_path / "report.html").touch()
+    assert summary(tmp_path).startswith("no volume was scored")
+
+
+def test_no_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="neither scores nor a report"):
+        summary(tmp_path / "absent")

@@ -1,0 +1,217 @@
+"""What metadata show is found before any job starts, all of it at once."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import tifffile
+import zarr
+from safetensors.numpy import save_file
+
+from unetpipe.check import check
+from unetpipe.config import Network
+from unetpipe.errors import SettingsError
+
+Data = dict[str, Any]
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Data:
+    """Settings that can be used: one volume to train on, one to test."""
+    rng = np.random.default_rng(0)
+    for name in ("train", "test"):
+        tifffile.imwrite(tmp_path / f"{name}.tif", rng.integers(0, 255, (6, 70, 80), dtype=np.uint8))
+        tifffile.imwrite(tmp_path / f"{name}-labels.tif", rng.integers(0, 2, (6, 70, 80), dtype=np.uint8))
+    return {
+        "run": "x",
+        "data_dir": str(tmp_path),
+        "classes": {"membrane": [0], "inside": [1]},
+        "volumes": {
+            name: {"role": name, "image": f"{{data_dir}}/{name}.tif", "labels": f"{{data_dir}}/{name}-labels.tif"}
+            for name in ("train", "test")
+        },
+    }
+
+
+def _problems(data: Data) -> dict[str, str]:
+    with pytest.raises(SettingsError) as caught:
+        check(data, "config.yaml")
+    return dict(caught.value.problems)
+
+
+def _checkpoint(path: Path, **changes: Any) -> str:
+    metadata = {"network": Network().model_dump(mode="json"), "classes": ["membrane", "inside"]} | changes
+    save_file({"w": np.zeros(3, np.float32)}, path, metadata={"unetpipe": json.dumps(metadata)})
+    return str(path)
+
+
+def test_good_settings_pass(good: Data) -> None:
+    settings = check(good, "config.yaml")
+    assert settings.volumes["train"].image == f"{good['data_dir']}/train.tif"
+
+
+def test_every_address_form_passes(good: Data, tmp_path: Path) -> None:
+    voxels = np.zeros((6, 70, 80), np.uint8)
+    np.save(tmp_path / "a.npy", voxels)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["raw"] = voxels
+    zarr.create_array(tmp_path / "a.zarr", shape=voxels.shape, dtype="uint8")
+    (tmp_path / "folder").mkdir()
+    for z in range(6):
+        tifffile.imwrite(tmp_path / "folder" / f"{z}.tif", voxels[z])
+    for i, address in enumerate(("a.npy", "a.h5:/raw", "a.zarr", "folder")):
+        good["volumes"][f"v{i}"] = {"role": "predict", "image": f"{{data_dir}}/{address}"}
+    check(good, "config.yaml")
+
+
+def test_mistakes_of_settings_and_of_files_are_reported_together(good: Data, tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "test.tif", np.zeros((6, 70, 80), np.int16))
+    good["volumes"]["train"] |= {"image": "{data_dir}/trian.tif", "labels": "{data_dir}/none.tif"}
+    good["volumes"]["test"]["sections"] = [2, 9]
+    good["volumes"]["other"] = {"role": "predict", "image": str(tmp_path / "a.czi")}
+    good["train"] = {"init": str(tmp_path / "no.safetensors"), "momentum": 1.5}
+    good["augment"] = {"border_class": "glia"}
+    problems = _problems(good)
+    assert set(problems) == {
+        "train.momentum",
+        "train.init",
+        "augment.border_class",
+        "volumes.train.image",
+        "volumes.train.labels",
+        "volumes.test.sections",
+        "volumes.test.range",
+        "volumes.other.image",
+    }
+    assert "train.tif: is one of these meant?" in problems["volumes.train.image"]
+    assert "reaches beyond the image, which has 6 sections" in problems["volumes.test.sections"]
+
+
+def test_a_volume_without_labels_needs_none(good: Data) -> None:
+    good["volumes"]["more"] = {"role": "predict", "image": "{data_dir}/test.tif"}
+    check(good, "config.yaml")
+
+
+def test_a_mistake_that_the_settings_show_is_not_reported_twice(good: Data) -> None:
+    good["volumes"]["test"]["sections"] = [5, 5]
+    assert _problems(good) == {"volumes.test.sections": "[5, 5) holds no section"}
+
+
+@pytest.mark.parametrize(
+    ("shape", "depth", "axes"),
+    [
+        pytest.param((1, 32, 32), 4, "", id="just-enough"),
+        pytest.param((1, 31, 32), 4, "y", id="low"),
+        pytest.param((1, 32, 31), 4, "x", id="narrow"),
+        pytest.param((6, 4, 4), 1, "", id="shallow-network"),
+        pytest.param((6, 4, 3), 1, "x", id="shallow-network-narrow"),
+    ],
+)
+def test_an_image_must_have_two_voxels_of_the_lowest_level(
+    good: Data, tmp_path: Path, shape: tuple[int, int, int], depth: int, axes: str
+) -> None:
+    tifffile.imwrite(tmp_path / "small.tif", np.zeros(shape, np.uint8), photometric="minisblack")
+    good["volumes"]["small"] = {"role": "predict", "image": str(tmp_path / "small.tif")}
+    good["network"] = {"depth": depth}
+    good["augment"] = {"tile": [316, 316] if depth == 4 else [100, 100]}
+    if not axes:
+        check(good, "config.yaml")
+        return
+    size = shape["zyx".index(axes)]
+    found = f"has {size} voxels along {axes}, and the network pools {2**depth} of them into one"
+    assert _problems(good)["volumes.small.image"].startswith(f"{found}: at least {2 ** (depth + 1)} are needed")
+
+
+def test_the_phantom_is_measured_by_its_settings(good: Data) -> None:
+    good["phantom"] = {"shape": [5, 64, 20]}
+    good["volumes"]["p"] = {"role": "test", "image": "phantom", "labels": "phantom", "sections": [2, 6]}
+    good["volumes"]["q"] = {"role": "test", "image": "{data_dir}/test.tif", "labels": "phantom"}
+    problems = _problems(good)
+    assert "[2, 6) reaches beyond the image, which has 5 sections" in problems["volumes.p.sections"]
+    assert "has 20 voxels along x" in problems["volumes.p.image"]
+    assert "(5, 64, 20) (z, y, x), the image has (6, 70, 80)" in problems["volumes.q.labels"]
+    assert len(problems) == 3
+
+
+@pytest.mark.parametrize("key", ["model", "train.init"])
+def test_a_checkpoint_of_the_same_classes_passes(good: Data, tmp_path: Path, key: str) -> None:
+    address = _checkpoint(tmp_path / "c.safetensors")
+    good |= {"model": address} if key == "model" else {"train": {"init": address}}
+    check(good, "config.yaml")
+
+
+@pytest.mark.parametrize("key", ["model", "train.init"])
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        pytest.param(lambda path: None, "there is no such file; mend the path", id="missing"),
+        pytest.param(lambda path: path.mkdir(), "it is a folder; give the checkpoint.safetensors in it", id="folder"),
+        pytest.param(lambda path: path.write_bytes(b"foreign"), "no whole safetensors file", id="foreign"),
+        pytest.param(
+            lambda path: save_file({"w": np.zeros(3)}, path), "without unetpipe's description", id="undescribed"
+        ),
+        pytest.param(
+            lambda path: _checkpoint(path, classes=["inside", "membrane"]),
+            "knows the classes inside, membrane, the settings have membrane, inside: they must be the same, in",
+            id="other-classes",
+        ),
+        pytest.param(
+            lambda path: _checkpoint(path, network={"name": "vnet"}), "not one that this version knows", id="network"
+        ),
+        pytest.param(
+            lambda path: save_file({"w": np.zeros(3)}, path, metadata={"unetpipe": "{}"}),
+            "not one that this version knows",
+            id="no-classes",
+        ),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_refused(
+    good: Data, tmp_path: Path, key: str, make: Any, message: str
+) -> None:
+    path = tmp_path / "c.safetensors"
+    make(path)
+    good |= {"model": str(path)} if key == "model" else {"train": {"init": str(path)}}
+    problems = _problems(good)
+    assert set(problems) == {key}
+    assert str(path) in problems[key]
+    assert message in problems[key]
+
+
+def test_fine_tuning_needs_the_same_network(good: Data, tmp_path: Path) -> None:
+    network = Network(width=32, depth=3, dropout=0.5).model_dump(mode="json")
+    address = _checkpoint(tmp_path / "c.safetensors", network=network)
+    good["train"] = {"init": address}
+    text = "has another network than the settings: width 32 instead of 16, depth 3 instead of 4"
+    assert _problems(good)["train.init"].endswith(text)
+
+
+def test_a_model_brings_its_own_network(good: Data, tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "small.tif", np.zeros((6, 20, 20), np.uint8))
+    good["volumes"] = {"small": {"role": "predict", "image": str(tmp_path / "small.tif")}}
+    good["model"] = _checkpoint(tmp_path / "c.safetensors", network=Network(depth=3).model_dump(mode="json"))
+    check(good, "config.yaml")
+    good["model"] = _checkpoint(tmp_path / "c.safetensors", network=Network(depth=4).model_dump(mode="json"))
+    assert "the network pools 16 of them into one" in _problems(good)["volumes.small.image"]
+
+
+def test_checkpoints_of_this_package_are_read(good: Data, tmp_path: Path) -> None:
+    from unetpipe.nets.checkpoint import save_checkpoint
+    from unetpipe.nets.unet import UNet
+
+    save_checkpoint(tmp_path / "c.safetensors", UNet(Network(width=2), 2), {"classes": ["membrane", "inside"]})
+    good["model"] = str(tmp_path / "c.safetensors")
+    check(good, "config.yaml")
+
+
+def test_readers_are_loaded_only_where_they_are_needed(good: Data, tmp_path: Path) -> None:
+    good["model"] = _checkpoint(tmp_path / "c.safetensors")
+    code = (
+        f"import json, sys; from unetpipe.check import check; check(json.loads({json.dumps(good)!r}), 'c'); "
+        "print(sorted({'tifffile', 'zarr', 'h5py', 'PIL', 'torch', 'dask', 'scipy'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "['tifffile']\n"

@@ -1,0 +1,243 @@
+"""Volumes in Zarr: what is read beyond them, how they are cut into shards, and what others can read of them."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from unetpipe.errors import UserError
+from unetpipe.grid import Region
+from unetpipe.volume import (
+    IGNORE,
+    Image,
+    VolumeFile,
+    create,
+    layout,
+    mirrored,
+    open_array,
+    read_labels,
+    read_mirrored,
+    sync_shard,
+)
+
+SHAPES = st.tuples(*[st.integers(1, 6)] * 3)
+
+
+def _array(voxels: NDArray[Any]) -> "zarr.Array[Any]":
+    array = zarr.create_array({}, shape=voxels.shape, dtype=voxels.dtype, chunks=tuple(min(3, n) for n in voxels.shape))
+    array[...] = voxels
+    return array
+
+
+def _padded(voxels: NDArray[Any], region: Region) -> NDArray[Any]:
+    """What NumPy's padding says of a region."""
+    reach = [(max(0, -a), max(0, b - n)) for a, b, n in zip(region.start, region.stop, voxels.shape, strict=True)]
+    wide = np.pad(voxels, reach, mode="reflect")
+    starts = [a + before for a, (before, _) in zip(region.start, reach, strict=True)]
+    return wide[tuple(slice(a, a + n) for a, n in zip(starts, region.shape, strict=True))]
+
+
+@given(
+    shape=SHAPES,
+    start=st.tuples(*[st.integers(-15, 15)] * 3),
+    size=st.tuples(*[st.integers(1, 12)] * 3),
+    first=st.integers(0, 3),
+)
+def test_reading_beyond_a_volume_mirrors_it_as_numpy_does(
+    shape: tuple[int, int, int], start: tuple[int, int, int], size: tuple[int, int, int], first: int
+) -> None:
+    voxels = np.random.default_rng(0).integers(0, 255, (shape[0] + 5, *shape[1:]), dtype=np.uint8)
+    region = Region.of(start, size)
+    found = read_mirrored(_array(voxels), region, shape, first)
+    np.testing.assert_array_equal(found, _padded(voxels[first : first + shape[0]], region))
+
+
+@given(start=st.integers(-50, 50), length=st.integers(1, 60), size=st.integers(1, 9))
+def test_mirrored_indices_are_numpys_reflection(start: int, length: int, size: int) -> None:
+    wide = np.pad(np.arange(size), 120, mode="reflect")
+    np.testing.assert_array_equal(mirrored(start, start + length, size), wide[120 + start :][:length])
+
+
+def test_labels_are_mirrored_alike() -> None:
+    labels = np.array([[[0, 1, IGNORE]]], np.uint8)
+    found = read_labels(_array(labels), Region((0, 0, -2), (1, 1, 5)), (1, 1, 3))
+    assert found.tolist() == [[[IGNORE, 1, 0, 1, IGNORE, 1, 0]]]
+    assert found.dtype == np.uint8
+
+
+@given(st.tuples(st.integers(1, 100), st.integers(1, 5000), st.integers(1, 5000)))
+def test_shards_are_whole_chunks_and_both_are_bounded(shape: tuple[int, int, int]) -> None:
+    chunk, shard = layout(shape)
+    assert all(s % c == 0 for s, c in zip(shard, chunk, strict=True))
+    assert all(c <= most and c <= n for c, most, n in zip(chunk, (8, 128, 128), shape, strict=True))
+    assert all(s <= most and s < n + c for s, most, n, c in zip(shard, (8, 1024, 1024), shape, chunk, strict=True))
+
+
+@given(
+    shape=st.tuples(st.integers(1, 20), st.integers(1, 300), st.integers(1, 300)),
+    dtype=st.sampled_from(["uint8", "uint16", "float32"]),
+)
+def test_a_new_store_gives_back_what_was_written(
+    tmp_path_factory: pytest.TempPathFactory, shape: tuple[int, int, int], dtype: str
+) -> None:
+    chunk, shard = layout(shape)
+    path = tmp_path_factory.mktemp("store") / "a.zarr"
+    voxels = np.random.default_rng(1).integers(0, 200, shape).astype(dtype)
+    create(path, shape=shape, dtype=dtype, chunk=chunk, shard=shard, voxel_size_nm=(40, 4, 4))[...] = voxels
+    array = open_array(str(path / "0"))
+    assert (array.chunks, array.shards, array.dtype) == (chunk, shard, np.dtype(dtype))
+    np.testing.assert_array_equal(array[...], voxels)
+
+
+def test_a_store_is_ome_zarr_0_5(tmp_path: Path) -> None:
+    # https://ngff.openmicroscopy.org/0.5: all in the attribute `ome`, units spelt out, scale before translation.
+    create(
+        tmp_path / "map.zarr",
+        shape=(2, 4, 8, 8), dtype="uint8", chunk=(1, 4, 8, 8), shard=(2, 4, 8, 8),
+        voxel_size_nm=(40, 4, 5), origin_nm=(80, 0, 1), channels=["membrane", "inside"],
+    )  # fmt: skip
+    group = zarr.open_group(tmp_path / "map.zarr", mode="r")
+    ome: Any = group.attrs["ome"]
+    (image,) = ome["multiscales"]
+    assert ome["version"] == "0.5"
+    assert [axis["name"] for axis in image["axes"]] == ["c", "z", "y", "x"]
+    assert [axis.get("unit") for axis in image["axes"]] == [None, "nanometer", "nanometer", "nanometer"]
+    assert image["datasets"][0]["path"] == "0"
+    assert image["datasets"][0]["coordinateTransformations"] == [
+        {"type": "scale", "scale": [1, 40, 4, 5]},
+        {"type": "translation", "translation": [0, 80, 0, 1]},
+    ]
+    assert [channel["label"] for channel in ome["omero"]["channels"]] == ["membrane", "inside"]
+    assert open_array(str(tmp_path / "map.zarr" / "0")).metadata.dimension_names == ("c", "z", "y", "x")  # type: ignore[union-attr]
+
+
+def test_creating_wipes_what_was_there(tmp_path: Path) -> None:
+    make = {"dtype": "uint8", "chunk": (1, 4, 4), "shard": (1, 4, 4), "voxel_size_nm": (1, 1, 1)}
+    create(tmp_path / "a.zarr", shape=(2, 4, 4), **make)[...] = 7  # type: ignore[arg-type]
+    array = create(tmp_path / "a.zarr", shape=(2, 4, 4), **make)  # type: ignore[arg-type]
+    assert not np.asarray(array[...]).any()
+    assert not list((tmp_path / "a.zarr" / "0").glob("c/**/*"))
+
+
+def test_an_empty_block_is_written_too(tmp_path: Path) -> None:
+    # A shard that is not there was never written: zeros are no exception.
+    array = create(
+        tmp_path / "a.zarr", shape=(2, 4, 4), dtype="uint8", chunk=(1, 4, 4), shard=(2, 4, 4), voxel_size_nm=(1, 1, 1)
+    )
+    array[...] = 0
+    assert sync_shard(array, (0, 0, 0)).stat().st_size > 0
+
+
+def test_syncing_finds_the_file_of_each_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    array = create(
+        tmp_path / "a.zarr",
+        shape=(5, 9, 9), dtype="uint8", chunk=(1, 2, 4), shard=(2, 4, 8), voxel_size_nm=(1, 1, 1),
+    )  # fmt: skip
+    array[...] = 1
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
+    starts = [(z, y, x) for z in (0, 2, 4) for y in (0, 4, 8) for x in (0, 8)]
+    files = [sync_shard(array, start) for start in starts]
+    assert sorted(files) == sorted(path for path in (tmp_path / "a.zarr" / "0" / "c").rglob("*") if path.is_file())
+    # Each file, and the folder that has its name.
+    assert set(synced) == {path.stat().st_ino for file in files for path in (file, file.parent)}
+
+
+def test_syncing_a_shard_that_was_not_written_fails(tmp_path: Path) -> None:
+    array = create(
+        tmp_path / "a.zarr", shape=(4, 4, 4), dtype="uint8", chunk=(2, 4, 4), shard=(2, 4, 4), voxel_size_nm=(1, 1, 1)
+    )
+    array[:2] = 1
+    with pytest.raises(FileNotFoundError):
+        sync_shard(array, (2, 0, 0))
+
+
+@pytest.mark.parametrize("make", ["nothing", "folder", "group"])
+def test_what_is_no_array_is_refused(tmp_path: Path, make: str) -> None:
+    path = tmp_path / "a.zarr"
+    if make == "folder":
+        path.mkdir()
+    elif make == "group":
+        zarr.create_group(path)
+    with pytest.raises(UserError, match=r"the Zarr array .*a\.zarr was to be read\n.*\n.*a Zarr array was expected"):
+        open_array(str(path))
+
+
+def _volume(tmp_path: Path, voxels: NDArray[Any], **changes: Any) -> VolumeFile:
+    chunk, shard = layout(voxels.shape)
+    create(
+        tmp_path / "i.zarr",
+        shape=voxels.shape, dtype=str(voxels.dtype), chunk=chunk, shard=shard, voxel_size_nm=(1, 1, 1),
+    )[...] = voxels  # fmt: skip
+    facts: dict[str, Any] = {
+        "name": "v",
+        "image": str(tmp_path / "i.zarr" / "0"),
+        "labels": None,
+        "shape": voxels.shape,
+        "first_section": 0,
+        "dtype": str(voxels.dtype),
+        "voxel_size_nm": (40.0, 4.0, 4.0),
+        "origin_nm": (0.0, 0.0, 0.0),
+        "range": None,
+        "mean": (10.0,) * len(voxels),
+        "std": (2.0,) * len(voxels),
+        "missing_sections": (),
+        "image_digest": "d",
+        "labels_digest": None,
+        "source": {"image": "a.tif"},
+        "version": "0",
+    }
+    return VolumeFile(**(facts | changes))
+
+
+def test_volume_json_keeps_everything(tmp_path: Path) -> None:
+    volume = _volume(tmp_path, np.zeros((2, 3, 4), np.uint8), range=(0.25, 7.5), missing_sections=(1,))
+    volume.write(tmp_path / "volume.json")
+    assert VolumeFile.read(tmp_path / "volume.json") == volume
+
+
+def test_identity_has_what_changes_a_voxel_and_nothing_else(tmp_path: Path) -> None:
+    volume = _volume(tmp_path, np.zeros((2, 3, 4), np.uint8))
+    for changes in (
+        {"name": "w"},
+        {"labels": "l"},
+        {"version": "1"},
+        {"voxel_size_nm": (1.0, 1.0, 1.0)},
+        {"source": {}},
+    ):
+        assert _volume(tmp_path, np.zeros((2, 3, 4), np.uint8), **changes).identity() == volume.identity()
+    for changes in (
+        {"image_digest": "e"},
+        {"first_section": 1},
+        {"mean": (1.0, 2.0)},
+        {"std": (1.0, 2.0)},
+        {"range": (0.0, 1.0)},
+    ):
+        assert _volume(tmp_path, np.zeros((2, 3, 4), np.uint8), **changes).identity() != volume.identity()
+
+
+def test_grey_values_are_normalised_by_section_whatever_region_is_read(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    voxels = rng.normal(0, 100, (5, 20, 30)).astype(np.float32)
+    voxels[1, :5], voxels[1, 5], voxels[1, 6] = np.nan, np.inf, -np.inf
+    volume = _volume(
+        tmp_path, voxels, range=(-50.0, 80.0), mean=(1.0, 2.0, 3.0, 4.0), std=(5.0, 6.0, 0.0, 7.0),
+        first_section=1, shape=(4, 20, 30),
+    )  # fmt: skip
+    image = Image(volume)
+    whole = image.read(Region((-3, -4, -5), (7, 24, 35)))
+    # Not a number is black; the section without contrast is 0.
+    used = np.clip(np.nan_to_num(voxels[1:], nan=-50, posinf=80, neginf=-50), -50, 80)
+    mean, std = np.array([1, 2, 3, 4.0])[:, None, None], np.array([5, 6, np.inf, 7.0])[:, None, None]
+    expected = np.pad((used - mean) / std, ((3, 3), (4, 4), (5, 5)), mode="reflect")
+    np.testing.assert_allclose(whole, expected, rtol=1e-5, atol=1e-5)
+    for start, stop in (((0, 0, 0), (1, 1, 1)), ((-2, 3, 20), (2, 19, 34)), ((1, 0, 0), (4, 20, 30))):
+        part = image.read(Region(start, stop))
+        inside = tuple(slice(a + b, c + b) for a, c, b in zip(start, stop, (3, 4, 5), strict=True))
+        np.testing.assert_array_equal(part, whole[inside])

@@ -1,0 +1,7 @@
+"""``python -m unetpipe``."""
+
+import sys
+
+from unetpipe.cli import main
+
+sys.exit(main())

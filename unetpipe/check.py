@@ -1,0 +1,136 @@
+"""The settings together with the files that they name: every mistake that metadata show, before any job starts.
+
+Snakemake asks at the start of each job, so readers are imported only where a file of theirs is named, and no voxel is
+read.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from unetpipe.config import PHANTOM, Network, Problem, Settings, parse
+from unetpipe.data.fit import Facts, misfits
+from unetpipe.data.sources import missing, open_source
+from unetpipe.errors import UserError
+from unetpipe.grid import AXES, Geometry, unet_geometry
+
+_CHECKPOINT_KEY = "unetpipe"
+
+
+def check(data: Mapping[str, Any], source: str) -> Settings:
+    """Settings from plain data, checked against the files that they name.
+
+    Parameters
+    ----------
+    data:
+        The configuration, as YAML gives it.
+    source:
+        Where it came from, for messages.
+
+    Raises
+    ------
+    SettingsError
+        With all problems: those of :func:`unetpipe.config.parse`; files that are missing or cannot be read; sections
+        outside the image; labels of another shape; images that are too small; grey values without a range; a
+        checkpoint with other classes or another network.
+    """
+    return parse(data, source, further=_file_problems)
+
+
+def _file_problems(settings: Settings) -> list[Problem]:
+    network, problems = _checkpoint_problems(settings)
+    geometry = unet_geometry(network.depth)
+    for name in settings.volumes:
+        problems += [(f"volumes.{name}.{key}", text) for key, text in _volume_problems(settings, name, geometry)]
+    return problems
+
+
+def _volume_problems(settings: Settings, name: str, geometry: Geometry) -> list[Problem]:
+    volume = settings.volumes[name]
+    problems: list[Problem] = []
+    image = _facts(settings, "image", volume.image, problems)
+    labels = None if volume.labels is None else _facts(settings, "labels", volume.labels, problems)
+    problems += misfits(image, labels, volume.sections, volume.range)
+    if image is not None:
+        problems += _size_problems(image, geometry)
+    return problems
+
+
+def _facts(settings: Settings, key: str, address: str, problems: list[Problem]) -> Facts | None:
+    """Shape and type of what lies at ``address``; None, and one more problem, if that cannot be told."""
+    if address == PHANTOM:
+        # Where its settings are missing, that is a problem already.
+        return None if settings.phantom is None else Facts(settings.phantom.shape, "uint8")
+    try:
+        with open_source(address) as source:
+            return Facts.of(source)
+    except UserError as error:
+        problems.append((key, f"{address}: {error.found}; {error.repair}"))
+        return None
+
+
+def _size_problems(image: Facts, geometry: Geometry) -> list[Problem]:
+    """Mirroring fills any tile, but of less than two voxels of the lowest level it makes nothing but repetitions."""
+    problems = []
+    for axis, size, pooling in zip(AXES, image.shape, geometry.pooling, strict=True):
+        if pooling > 1 and size < 2 * pooling:
+            found = f"has {size} voxels along {axis}, and the network pools {pooling} of them into one"
+            problems.append(("image", f"{found}: at least {2 * pooling} are needed, or a network of less depth"))
+    return problems
+
+
+def _checkpoint_problems(settings: Settings) -> tuple[Network, list[Problem]]:
+    """The network that will predict, and what is wrong with a checkpoint that the settings name."""
+    key, address = ("model", settings.model) if settings.model is not None else ("train.init", settings.train.init)
+    if address is None:
+        return settings.network, []
+    try:
+        metadata = _read_metadata(Path(address))
+        network = Network.model_validate_json(json.dumps(metadata["network"]))
+        classes = list(metadata["classes"])
+    except UserError as error:
+        return settings.network, [(key, f"{address}: {error.found}; {error.repair}")]
+    except (KeyError, TypeError, ValidationError) as error:
+        text = f"{address}: its description of the network is not one that this version knows ({error})"
+        return settings.network, [(key, f"{text}; use the version of unetpipe that trained it")]
+    problems: list[Problem] = []
+    if classes != list(settings.classes):
+        found = f"{address} knows the classes {', '.join(classes)}, the settings have {', '.join(settings.classes)}"
+        problems.append((key, f"{found}: they must be the same, in the same order"))
+    if key == "model":
+        return network, problems
+    differing = [
+        f"{name} {getattr(network, name)} instead of {getattr(settings.network, name)}"
+        for name in ("name", "width", "depth", "normalisation")
+        if getattr(network, name) != getattr(settings.network, name)
+    ]
+    if differing:
+        problems.append((key, f"{address} has another network than the settings: {', '.join(differing)}"))
+    return settings.network, problems
+
+
+def _read_metadata(path: Path) -> dict[str, Any]:
+    """As :func:`unetpipe.nets.checkpoint.read_metadata`, which imports torch."""
+    from safetensors import SafetensorError, safe_open
+
+    asked = f"the checkpoint {path} was to be read"
+    if path.is_dir():
+        raise UserError(asked, "it is a folder", "give the checkpoint.safetensors in it")
+    if not path.exists():
+        raise missing(asked, path)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            text = (file.metadata() or {}).get(_CHECKPOINT_KEY)
+        metadata: dict[str, Any] = json.loads(text or "")
+    except (SafetensorError, OSError) as error:
+        raise UserError(asked, f"no whole safetensors file ({error})", "train or copy it again") from None
+    except json.JSONDecodeError:
+        raise UserError(
+            asked,
+            "a safetensors file without unetpipe's description of the network",
+            "give the checkpoint.safetensors of a run",
+        ) from None
+    return metadata

@@ -1,0 +1,105 @@
+"""Batches for training: which samples, how flipped and how turned follows from the seed and the step alone.
+
+So a run that goes on after a crash needs no state of a random generator.
+"""
+
+import functools
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from unetpipe.data.samples import decode
+from unetpipe.volume import IGNORE
+
+_MOST_BYTES_IN_MEMORY = 1 << 30
+_BATCHES_AHEAD = 2
+
+_ORDER, _TURNS = 0, 1
+"""Streams of random numbers that one seed gives."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples as the loss takes them.
+
+    ``image``: (n, 1, y, x) float32, normalised grey values. ``label``: (n, y', x') int64, class indices, 0 where the
+    label is unknown. ``weight``: (n, y', x') float32, 0 where the label is unknown.
+    """
+
+    image: NDArray[np.float32]
+    label: NDArray[np.int64]
+    weight: NDArray[np.float32]
+
+
+class Samples:
+    """The samples in ``store``, the Zarr group that the rule ``augment`` writes.
+
+    ``count`` is the number of training samples, ``tiles`` that of the tiles of the validation volumes.
+    """
+
+    def __init__(self, store: Path) -> None:
+        arrays = [zarr.open_array(store / "train" / name, mode="r") for name in ("image", "label", "weight")]
+        fits = sum(array.nbytes for array in arrays) <= _MOST_BYTES_IN_MEMORY
+        self._image, self._label, self._weight = (np.asarray(array[...]) if fits else array for array in arrays)
+        self._tiles = zarr.open_array(store / "validate" / "image", mode="r")
+        self._truth = zarr.open_array(store / "validate" / "label", mode="r")
+        self.count = arrays[0].shape[0]
+        self.tiles = self._tiles.shape[0]
+
+    def batches(self, steps: range, size: int, seed: int) -> Iterator[Batch]:
+        """The batches of ``steps``; the next ones are read while one is in use."""
+        with ThreadPoolExecutor(max_workers=1) as reader:
+            coming: deque[Future[Batch]] = deque()
+            for step in steps:
+                coming.append(reader.submit(self.batch, step, size, seed))
+                if len(coming) > _BATCHES_AHEAD:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
+
+    def batch(self, step: int, size: int, seed: int) -> Batch:
+        """The ``size`` samples of a step: each pass takes all samples once, in an order of its own.
+
+        Each is flipped and turned by one of the eight symmetries of the square; of those, a tile that is not square has
+        the four that keep its shape.
+        """
+        random = np.random.default_rng([seed, _TURNS, step])
+        picks = []
+        for position in range(step * size, (step + 1) * size):
+            number, place = divmod(position, self.count)
+            sample = int(_order(seed, number, self.count)[place])
+            picks.append((sample, bool(random.integers(2)), int(random.integers(4))))
+        image, label, weight = (
+            np.stack([_turned(np.asarray(array[sample]), flip, turns) for sample, flip, turns in picks])
+            for array in (self._image, self._label, self._weight)
+        )
+        unknown = label == IGNORE
+        return Batch(
+            image=decode(image)[:, None],
+            label=np.where(unknown, 0, label).astype(np.int64),
+            weight=np.where(unknown, np.float32(0), weight.astype(np.float32)),
+        )
+
+    def validation(self) -> Iterator[tuple[NDArray[np.float32], NDArray[np.uint8]]]:
+        """The tiles of the validation volumes, one by one: (1, 1, y, x) float32, and their labels (1, y', x') uint8."""
+        for tile in range(self.tiles):
+            yield decode(np.asarray(self._tiles[tile])[None, None]), np.asarray(self._truth[tile])[None]
+
+
+def _turned(plane: NDArray[Any], flip: bool, turns: int) -> NDArray[Any]:
+    square = plane.shape[0] == plane.shape[1]
+    plane = np.rot90(plane, turns if square else 2 * (turns % 2))
+    return plane[:, ::-1] if flip else plane
+
+
+@functools.lru_cache(maxsize=2)
+def _order(seed: int, number: int, count: int) -> NDArray[np.int64]:
+    """The order of ``count`` samples in the pass ``number``."""
+    return np.random.default_rng([seed, _ORDER, number]).permutation(count)

@@ -1,0 +1,208 @@
+"""From the files that a user has to a volume that the pipeline can read at any place, with all that is known of it.
+
+Sections are read in slabs as deep as a shard and written as whole shards: memory is bounded by one slab of eight
+sections, however many there are. A Zarr is used in place: of it, only samples are read for statistics.
+"""
+
+import logging
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+import unetpipe
+from unetpipe.data.classes import Classes, UndeclaredError
+from unetpipe.data.fit import Facts, misfits
+from unetpipe.data.slabs import Entry, Part, copy, measure, open_record, sample
+from unetpipe.data.sources import Source, file_of, open_source
+from unetpipe.data.sources.contract import VoxelSize, some
+from unetpipe.data.sources.zarr import ZarrSource
+from unetpipe.errors import UserError
+from unetpipe.files import digest_of
+from unetpipe.volume import LEVEL, VolumeFile, layout
+
+log = logging.getLogger(__name__)
+
+
+def ingest(
+    image: str,
+    labels: str | None,
+    volume: Path,
+    name: str,
+    sections: Sequence[int] | None,
+    voxel_size_nm: Sequence[float] | None,
+    range: Sequence[float] | None,  # noqa: A002 – the name of the setting
+    label_values: Mapping[str, Sequence[int]],
+    ignore: Sequence[int],
+    cores: int,
+) -> None:
+    """Make ``volume.json`` of an image and its labels; beside it ``image.zarr`` and ``labels.zarr``.
+
+    Parameters
+    ----------
+    image, labels:
+        Addresses as in the settings. A Zarr image is used in place and not copied; labels become class indices.
+    volume:
+        ``volume.json``, written last: there is none while ingest has not ended.
+    name:
+        Of the volume.
+    sections:
+        [first, end) of those to use; None for all.
+    voxel_size_nm:
+        (z, y, x); None for what the image tells.
+    range:
+        [low, high], the grey values that mean black and white; None for unsigned integers as they are.
+    label_values, ignore:
+        The label values of each class, in the order of the channels, and those that belong to none.
+    cores:
+        Threads that decode and encode.
+
+    Raises
+    ------
+    UserError
+        If a file cannot be read, image and labels do not go together, or a label value was not declared.
+    """
+    image_store, labels_store = volume.parent / "image.zarr", volume.parent / "labels.zarr"
+    volume.unlink(missing_ok=True)
+    _refuse_own_stores([image, *([labels] if labels else [])], [image_store, labels_store])
+    with ExitStack() as stack:
+        stack.enter_context(zarr.config.set({"async.concurrency": cores, "threading.max_workers": cores}))
+        grey = stack.enter_context(open_source(image, cores))
+        truth = stack.enter_context(open_source(labels, cores)) if labels else None
+        _refuse_misfits(name, grey, truth, sections, range)
+        first, end = sections or (0, grey.shape[0])
+        known_nm = _voxel_size(name, grey, voxel_size_nm)
+        size_nm = known_nm or (1.0, 1.0, 1.0)
+        origin_nm = (grey.origin_nm[0] + first * size_nm[0], *grey.origin_nm[1:])
+        part = Part(first, (end - first, *grey.shape[1:]), size_nm, origin_nm)
+        in_place = isinstance(grey, ZarrSource)
+        classes = Classes(label_values, ignore)
+
+        stores = {} if in_place else {image_store: str(grey.dtype)}
+        stores |= {} if truth is None else {labels_store: "uint8"}
+        for store in {image_store, labels_store} - stores.keys():
+            # It was made with other settings, and volume.json will not speak of it.
+            shutil.rmtree(store, ignore_errors=True)
+        listing = grey.listing()
+        key = {
+            "image": [image, listing],
+            "labels": [labels, truth.listing(), classes.description] if truth else None,
+            "sections": [first, end],
+            "voxel_size_nm": part.voxel_size_nm,
+            "range": range,
+            "origin_nm": part.origin_nm,
+            "layout": layout(part.shape),
+            "version": unetpipe.__version__,
+        }
+        record = open_record(volume.parent / "progress", key, stores, part)
+
+        if isinstance(grey, ZarrSource):
+            address, image_digest = grey.array_address, listing
+            entries = sample(grey, part, record, range, cores)
+        else:
+            address = str(image_store / LEVEL)
+            entries = copy(grey, part, image_store, record, measure=partial(measure, grey_range=range))
+            image_digest = _digest(part, grey.dtype, entries)
+        labels_digest = None
+        if truth is not None:
+            encoded = copy(truth, part, labels_store, record, encode=_encoder(truth.address, classes))
+            labels_digest = _digest(part, np.dtype(np.uint8), encoded)
+
+    mean = tuple(value for entry in entries for value in entry["mean"])
+    std = tuple(value for entry in entries for value in entry["std"])
+    absent = tuple(z for z, value in enumerate(std) if value == 0)
+    if absent:
+        log.warning(
+            "volume %s: taken for missing, since without contrast: sections %s", name, some(map(str, absent), 20)
+        )
+    VolumeFile(
+        name=name,
+        image=address,
+        labels=str(labels_store / LEVEL) if labels else None,
+        shape=part.shape,
+        first_section=first if in_place else 0,
+        dtype=str(grey.dtype),
+        voxel_size_nm=part.voxel_size_nm,
+        origin_nm=part.origin_nm,
+        range=(float(range[0]), float(range[1])) if range else None,
+        mean=mean,
+        std=std,
+        missing_sections=absent,
+        image_digest=image_digest,
+        labels_digest=labels_digest,
+        source={
+            "image": image,
+            "labels": labels,
+            "sections": [first, end],
+            "in_place": in_place,
+            "voxel_size_known": known_nm is not None,
+        },
+        version=unetpipe.__version__,
+    ).write(volume)
+
+
+def _refuse_own_stores(addresses: Sequence[str], stores: Sequence[Path]) -> None:
+    """UserError if an input lies in a store that would be wiped for the output."""
+    for address in addresses:
+        path = file_of(address).resolve()
+        for store in stores:
+            if path.is_relative_to(store.resolve()):
+                raise UserError(
+                    f"the volume {address} was to be read",
+                    f"it lies in {store}, which this step writes anew",
+                    "move or copy the input out of the results folder, or give the run another name",
+                )
+
+
+def _refuse_misfits(
+    name: str, grey: Source, truth: Source | None, sections: Sequence[int] | None, grey_range: Sequence[float] | None
+) -> None:
+    found = misfits(Facts.of(grey), Facts.of(truth) if truth else None, sections, grey_range)
+    if found:
+        raise UserError(
+            f"the volume {name} was to be made of {grey.address}" + (f" and {truth.address}" if truth else ""),
+            "; ".join(f"{setting} {problem}" for setting, problem in found),
+            f"mend the settings volumes.{name}",
+        )
+
+
+def _voxel_size(name: str, grey: Source, voxel_size_nm: Sequence[float] | None) -> VoxelSize | None:
+    """That of the settings, else that of the file; None, with a warning, where neither tells."""
+    if voxel_size_nm is not None:
+        z, y, x = map(float, voxel_size_nm)
+        return z, y, x
+    if grey.voxel_size_nm is None:
+        log.warning(
+            "volume %s: neither the settings nor %s tell its voxel size; results will have voxels of 1 nm. "
+            "Set volumes.%s.voxel_size_nm to [z, y, x]",
+            name,
+            grey.address,
+            name,
+        )
+    return grey.voxel_size_nm
+
+
+def _encoder(address: str, classes: Classes) -> Callable[[int, NDArray[Any]], NDArray[Any]]:
+    def encode(z: int, section: NDArray[Any]) -> NDArray[Any]:
+        try:
+            return classes.encode(section)
+        except UndeclaredError as error:
+            values = some(f"{value} ({count} voxels)" for value, count in error.counts.items())
+            raise UserError(
+                f"the labels {address} were to be read, with the values {classes.description}",
+                f"section {z} has label values that belong to no class: {values}",
+                "add them to a class in `classes` or in the volume's `label_values`, or to `ignore`",
+            ) from None
+
+    return encode
+
+
+def _digest(part: Part, dtype: np.dtype[Any], entries: Sequence[Entry]) -> str:
+    """SHA-256 over the voxels, whatever file they came from: those of the slabs, whose depth follows from the shape."""
+    return digest_of({"shape": part.shape, "dtype": str(dtype), "slabs": [entry["digest"] for entry in entries]})

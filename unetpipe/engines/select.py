@@ -1,0 +1,227 @@
+"""Which library an engine is built with, and opening an engine that was built."""
+
+import logging
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unetpipe.engines import onnx_file
+from unetpipe.engines.contract import Backend, Engine, Facts, Profile
+from unetpipe.engines.onnxruntime import OnnxRuntime
+from unetpipe.engines.openvino import OpenVINO
+from unetpipe.engines.tensorrt import TensorRT
+from unetpipe.errors import UserError
+from unetpipe.files import digest, read_json
+
+log = logging.getLogger(__name__)
+
+ENGINE = "engine"
+BUILD = "build.json"
+
+_FOR_GPUS = ("tensorrt", "tensorrt_rtx")
+_FOR_PROCESSORS = ("openvino", "onnxruntime")
+_ALL = _FOR_GPUS + _FOR_PROCESSORS
+
+_CLEARLY_FASTER = 1.1
+"""The first engine stays unless another one is faster by this factor: noise must not turn the choice."""
+
+_ROUNDS = 5
+_MOST_SECONDS = 10.0
+_MEASURED_VOXELS = 384
+"""Voxels that a measured tile keeps along y and x: enough for the speed per voxel to be that of larger ones."""
+
+
+def backend(name: str, capabilities: Sequence[str] = ()) -> Backend:
+    """The library ``name``; ``capabilities`` are those that TensorRT-RTX builds for."""
+    if name in _FOR_GPUS:
+        return TensorRT(name, tuple(capabilities))
+    return OpenVINO() if name == "openvino" else OnnxRuntime()
+
+
+def device_class(name: str) -> Facts:
+    """What of this machine, and of the library ``name``, can change a voxel; JSON data for the key of a record."""
+    return backend(name).device_class()
+
+
+@dataclass(frozen=True)
+class Choice:
+    """``why``: in words. ``candidates``: what was found about each library, in the order of preference."""
+
+    backend: Backend
+    why: str
+    candidates: dict[str, Facts] = field(default_factory=dict)
+
+
+def choose(asked: str, onnx: Path, profile: Profile, capabilities: Sequence[str]) -> Choice:
+    """The library to build with.
+
+    Parameters
+    ----------
+    asked:
+        One of the libraries, or ``auto``: TensorRT or TensorRT-RTX where they can run; elsewhere the fastest other one
+        on this machine, by measurement.
+
+    Raises
+    ------
+    UserError
+        If the library cannot build here, or none can.
+    """
+    if asked != "auto":
+        chosen = backend(asked, capabilities)
+        if reason := chosen.unavailable("build"):
+            others = [name for name in _ALL if not backend(name, capabilities).unavailable("build")]
+            raise UserError(
+                f"an engine was to be built with {asked}",
+                reason,
+                f"set engine.backend to `auto` or to one that can build here: {', '.join(others)}",
+            )
+        return Choice(chosen, f"the settings ask for {asked}")
+    candidates: dict[str, Facts] = {}
+    for name in _FOR_GPUS:
+        reason = backend(name, capabilities).unavailable("run")
+        candidates[name] = {"unavailable": reason}
+        if reason is None:
+            return Choice(backend(name, capabilities), "a GPU and the package are there", candidates)
+    measured = measure(_FOR_PROCESSORS, onnx, profile)
+    candidates |= measured
+    seconds = {name: facts["seconds_per_call"] for name, facts in measured.items() if "seconds_per_call" in facts}
+    if not seconds:
+        raise UserError(
+            "an engine was to be built",
+            "".join(f"\n    {name}: {facts['unavailable']}" for name, facts in candidates.items()),
+            "install openvino or onnxruntime-gpu",
+        )
+    best = prefer(seconds)
+    figures = ", ".join(f"{name} {value:.3f} s" for name, value in seconds.items())
+    return Choice(backend(best), f"the fastest here, {figures} a call", candidates)
+
+
+def prefer(seconds: Mapping[str, float]) -> str:
+    """The first of the libraries, unless another is clearly faster than it; then the fastest."""
+    first, fastest = next(iter(seconds)), min(seconds, key=lambda name: seconds[name])
+    return fastest if seconds[first] > _CLEARLY_FASTER * seconds[fastest] else first
+
+
+def measure(names: Sequence[str], onnx: Path, profile: Profile) -> dict[str, Facts]:
+    """Seconds per call of each library, or why it is not available.
+
+    One tile per call and one thread, as in a worker of ``predict``. The libraries take turns, so that other work on the
+    machine slows all of them, and the best of some rounds counts.
+    """
+    _, described = onnx_file.read(onnx)
+    tile = described.geometry.tile_for((1, _MEASURED_VOXELS, _MEASURED_VOXELS))[1:]
+    tile = min(tile, profile.tile, key=lambda shape: shape[0] * shape[1])
+    image = np.random.default_rng(0).standard_normal((1, 1, *tile)).astype(np.float32)
+    found: dict[str, Facts] = {}
+    engines: dict[str, Engine] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in names:
+            library, file = backend(name), Path(folder, name)
+            if reason := library.unavailable("run"):
+                found[name] = {"unavailable": reason}
+                continue
+            try:
+                library.build(onnx, file, Profile(batch=(1, 1, 1), tile=tile))
+                engines[name] = library.load(file, tile, batch=1, threads=1)
+            except UserError as error:
+                found[name] = {"unavailable": error.found}
+    best = dict.fromkeys(engines, float("inf"))
+    start = time.perf_counter()
+    # The first round warms up: memory is taken, kernels are compiled.
+    for turn in range(1 + _ROUNDS):
+        for name, engine in engines.items():
+            began = time.perf_counter()
+            engine.run(image)
+            if turn > 0:
+                best[name] = min(best[name], time.perf_counter() - began)
+        if turn > 0 and time.perf_counter() - start > _MOST_SECONDS:
+            break
+    for name, engine in engines.items():
+        found[name] = {
+            "library": engine.library,
+            "seconds_per_call": round(best[name], 6),
+            "tile": list(tile),
+            "threads": 1,
+        }
+        log.info("%s: %.3f s for a tile of %d x %d", engine.library, best[name], *tile)
+        engine.close()
+    return {name: found[name] for name in names}
+
+
+def load_engine(folder: Path, *, tile: tuple[int, int], batch: int, threads: int) -> Engine:
+    """The engine in ``folder``, which ``build_engine`` has filled.
+
+    Parameters
+    ----------
+    tile:
+        Input of the network along (y, x), in voxels.
+    batch:
+        Tiles per call.
+    threads:
+        CPU threads; a GPU does not need them.
+
+    Raises
+    ------
+    UserError
+        If the file is not the one that was built, was built for another device or by another version, or does not take
+        such calls.
+    """
+    file = folder / ENGINE
+    asked = f"the engine {file} was to be loaded"
+    build = read_build(folder)
+    # Before any library sees it: they crash on damaged files, or worse, do not.
+    if (found := digest(file)) != build["engine_digest"]:
+        raise UserError(
+            asked,
+            f"its digest (SHA-256) is {found}, that of the engine that was built {build['engine_digest']}",
+            f"delete {folder} to build and certify the engine again",
+        )
+    library = backend(build["backend"], build["capabilities"] or ())
+    if reason := library.unavailable("run"):
+        raise UserError(asked, reason, f"run where it can, or delete {folder} to build an engine for this machine")
+    if (here := library.binding()) != build["binding"]:
+        raise UserError(
+            asked,
+            f"it was built with {_listed(build['binding'])}; here is {_listed(here)}",
+            f"delete {folder} to build and certify it for this machine",
+        )
+    _check_call(asked, build["profile"], tile, batch)
+    return library.load(file, tile, batch, threads)
+
+
+def read_build(folder: Path) -> dict[str, Any]:
+    """What ``build_engine`` wrote of the engine in ``folder``; UserError if there is none."""
+    try:
+        build: dict[str, Any] = read_json(folder / BUILD)
+    except FileNotFoundError:
+        raise UserError(
+            f"the engine in {folder} was to be loaded", f"there is no {BUILD}", "let the rule build_engine build it"
+        ) from None
+    return build
+
+
+def _check_call(asked: str, profile: Mapping[str, Any] | None, tile: tuple[int, int], batch: int) -> None:
+    if profile is None:
+        return
+    if list(tile) != profile["tile"]:
+        raise UserError(
+            f"{asked} for tiles of {list(tile)} (y, x)",
+            f"it was built for tiles of {profile['tile']}",
+            "set predict.tile, for which the engine is built",
+        )
+    least, _, most = profile["batch"]
+    if not least <= batch <= most:
+        raise UserError(
+            f"{asked} for {batch} tiles a call",
+            f"it was built for {least} to {most}",
+            "set predict.batch to less, or engine.max_batch to more",
+        )
+
+
+def _listed(facts: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in facts.items())

@@ -1,0 +1,57 @@
+"""The result of a run in a few lines of text, for the terminal."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from unetpipe.errors import UserError
+from unetpipe.files import read_json
+from unetpipe.report.collect import ROLES
+
+_HEADER = ("volume", "role", "mean IoU", "baseline")
+
+
+def summary(run_folder: Path) -> str:
+    """A table of the scored volumes, and where the report lies.
+
+    Parameters
+    ----------
+    run_folder:
+        Such as ``results/demo``.
+
+    Raises
+    ------
+    UserError
+        If there is neither a score nor a report in it.
+    """
+    scores = [read_json(path) for path in sorted((run_folder / "scores").glob("*.json"))]
+    page = run_folder / "report.html"
+    if not scores and not page.exists():
+        raise UserError(
+            f"the result of the run in {run_folder} was to be shown",
+            "neither scores nor a report there",
+            "give the folder of a run, such as results/demo, and let snakemake finish it",
+        )
+    scores.sort(key=lambda score: ROLES.index(score["role"]))
+    rows = [
+        (score["volume"], score["role"], _number(score["mean_iou"]), _number(score["baseline"]["mean_iou"]))
+        for score in scores
+    ]
+    lines = _aligned([_HEADER, *rows]) if rows else ["no volume was scored: none of those predicted has labels"]
+    lines += ["", f"report: {page}" if page.exists() else "there is no report yet: the run is not finished"]
+    return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of columns: text to the left, numbers (the last two columns) to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if number < len(widths) - 2 else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
