@@ -31,18 +31,18 @@ def isbi_dir() -> Path:
     return Path(folder)
 
 
-@pytest.fixture
-def make_volume(tmp_path: Path) -> MakeVolume:
+@pytest.fixture(scope="session")
+def make_volume(tmp_path_factory: pytest.TempPathFactory) -> MakeVolume:
     """A function that puts a volume on disk as ingest does, and gives its volume.json."""
 
     def make(
         image: NDArray[Any],
         labels: NDArray[np.uint8] | None = None,
         name: str = "v",
-        folder: Path = tmp_path,
+        folder: Path | None = None,
         **changes: Any,
     ) -> Path:
-        place = folder / "volumes" / name
+        place = (folder or tmp_path_factory.mktemp("volume")) / "volumes" / name
         chunk, shard = layout(image.shape)
         size = (40.0, 4.0, 4.0)
         arrays: dict[str, str | None] = {"image": None, "labels": None}

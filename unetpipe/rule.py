@@ -102,4 +102,6 @@ def _set_up_log(path: Path, job: str) -> None:
     terminal.setFormatter(logging.Formatter(f"[{job}] %(message)s"))
     file = logging.FileHandler(path, mode="w", encoding="utf-8")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[terminal, file], force=True)
+    # What libraries tell of themselves is for their authors; what they warn of is for the user.
+    logging.basicConfig(level=logging.WARNING, handlers=[terminal, file], force=True)
+    logging.getLogger("unetpipe").setLevel(logging.INFO)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from unetpipe.report import report
+from unetpipe.report.render import report
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
 
@@ -18,7 +18,8 @@ pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs Chromium or Chrom
 def complaints(page: Path, profile: Path) -> list[str]:
     """Lines of the browser's console after it has opened ``page``, without a network."""
     command = [
-        str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+        str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+        "--disable-background-networking",
         "--disable-component-update", "--disable-sync", "--disable-quic", "--no-first-run",
         "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={profile}",
         "--enable-logging=stderr", "--dump-dom", page.as_uri(),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from unetpipe.files import read_json, write_json
-from unetpipe.report import report
+from unetpipe.report.render import report
 
 MakeRun = Callable[..., dict[str, Any]]
 

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
-
-from .conftest import ROOT, call, write
+from running import ROOT, call, write
 
 pytestmark = pytest.mark.workflow
 

@@ -87,8 +87,9 @@ def certify(
     with closing(load_engine(engine.parent, tile=shape[1:], batch=batch, threads=cores)) as fast:
 
         def run(pool: list[VolumeFile]) -> Comparison:
-            tiles = labelled_tiles(pool, network.geometry, shape, settings.tiles)
-            shown = track(tiles, "certify", settings.tiles, "tiles")
+            # All at once, so that their number is known: there can be fewer than the settings ask for.
+            tiles = list(labelled_tiles(pool, network.geometry, shape, settings.tiles))
+            shown = track(tiles, "certify", len(tiles), "tiles")
             return compare(shown, pytorch(network), fast.run, len(classes), batch, asked)
 
         found = run(sources) if role in _LEND_LABELS else None

@@ -1,5 +1,1 @@
 """The report of a run: one HTML file that opens offline, and the few lines that the terminal shows."""
-
-from unetpipe.report.render import report
-
-__all__ = ["report"]

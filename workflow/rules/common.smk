@@ -22,7 +22,7 @@ except UserError as error:
     raise WorkflowError(str(error)) from None
 
 # None where Snakemake only looks at the rules.
-CORES = workflow.cores or 1
+CORES = workflow.resource_settings.cores or 1
 RESULTS = f"results/{SETTINGS.run}"
 ENGINE = f"{RESULTS}/engine/{SETTINGS.engine.backend}-{SETTINGS.engine.precision}"
 CHECKPOINT = SETTINGS.model or f"{RESULTS}/model/checkpoint.safetensors"

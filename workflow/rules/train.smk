@@ -5,7 +5,9 @@ rule train:
         init=SETTINGS.train.init or [],
     output:
         checkpoint=f"{RESULTS}/model/checkpoint.safetensors",
-        history=f"{RESULTS}/model/history.csv",
+        history=report(
+            f"{RESULTS}/model/history.csv", caption="../report/history.rst", category="Training"
+        ),
     log:
         f"{RESULTS}/logs/train.log",
     benchmark:

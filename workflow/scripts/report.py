@@ -1,4 +1,4 @@
-from unetpipe.report import report
+from unetpipe.report.render import report
 from unetpipe.rule import run
 
 # Worker processes import this file again.

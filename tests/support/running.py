@@ -1,0 +1,44 @@
+"""Run the workflow as a user would."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+
+SMALL: dict[str, Any] = {
+    "run": "small",
+    "classes": {"membrane": [0], "inside": [128, 255]},
+    "phantom": {"shape": [10, 128, 128], "seed": 3},
+    "volumes": {
+        "train": {"role": "train", "image": "phantom", "labels": "phantom", "sections": [0, 5]},
+        "validate": {"role": "validate", "image": "phantom", "labels": "phantom", "sections": [5, 7]},
+        "test": {"role": "test", "image": "phantom", "labels": "phantom", "sections": [7, 10]},
+    },
+    "network": {"width": 4, "depth": 2},
+    "augment": {"samples": 16, "tile": [104, 104], "border_class": "membrane"},
+    "train": {"steps": 60, "batch": 2, "validate_every": 30, "checkpoint_every": 20, "threads": 1},
+    "predict": {"workers": 1},
+}
+
+
+def call(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run snakemake as a user would; output and errors together."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
+    return subprocess.run(
+        [*command, "--cores", "2", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+
+
+def write(folder: Path, settings: dict[str, Any], name: str = "c.yaml") -> str:
+    """A configuration file in ``folder``."""
+    (folder / name).write_text(yaml.safe_dump(settings, sort_keys=False))
+    return str(folder / name)
