@@ -38,7 +38,6 @@ clean:
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade --disable-pip-version-check --constraint $(CONSTRAINTS) pip
 
 # A stamp is made only after an installation that ended well.
 $(VENV)/installed: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python

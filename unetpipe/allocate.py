@@ -11,14 +11,11 @@ from typing import Any, Literal
 import unetpipe
 from unetpipe.errors import UserError
 from unetpipe.files import read_json, write_json
-from unetpipe.grid import Geometry, Plan, Shape, triple
+from unetpipe.grid import MOST_KEPT, Geometry, Plan, Shape, triple
 from unetpipe.progress import Record
 from unetpipe.volume import LEVEL, VolumeFile, create, open_array
 
 log = logging.getLogger(__name__)
-
-_MOST_KEPT = 1024
-"""Voxels that a tile keeps along y and x, at most: beyond it the tiles fall out of the processor's cache."""
 
 _SECTIONS = 8
 """Sections of a block, at most: a shard of some megabytes, however large the volume."""
@@ -133,7 +130,7 @@ def plan_volume(shape: Shape, geometry: Geometry, tile: list[int] | None, batch:
     if tile is None:
         kept = [1]
         for size, pooling in zip(shape[1:], geometry.pooling[1:], strict=True):
-            count = math.ceil(size / _MOST_KEPT)
+            count = math.ceil(size / MOST_KEPT)
             kept.append(math.ceil(size / count / pooling) * pooling)
         chosen = geometry.tile_for(kept)
     else:

@@ -35,7 +35,8 @@ def connect(workers: int) -> Iterator[Client]:
             # Any free port: with None it would be 8787 for all, and two jobs on one machine would collide.
             dashboard_address="127.0.0.1:0",
             memory_limit=0,
-            silence_logs=logging.ERROR,
+            # Workers would log what a task raises, traceback and all; it is raised again where the task came from.
+            silence_logs=logging.CRITICAL,
         ) as cluster,
         Client(cluster) as client,
     ):

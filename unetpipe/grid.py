@@ -26,6 +26,9 @@ Shape = tuple[int, int, int]
 
 AXES = ("z", "y", "x")
 
+MOST_KEPT = 1024
+"""Voxels that a tile keeps along y and x, where it is chosen: beyond this, tiles fall out of a processor's cache."""
+
 
 def triple(values: Sequence[int]) -> Shape:
     """Three integers (z, y, x) as a tuple; ValueError for any other length."""

@@ -63,10 +63,7 @@ def _section(model: type[BaseModel], prefix: str) -> str:
     title = f"`{prefix.rstrip('.')}`" if prefix else "At the top"
     lines = [f"\n## {title}\n\n{(model.__doc__ or '').strip()}\n\n| setting | type | default | |\n|---|---|---|---|\n"]
     for name, field in model.model_fields.items():
-        if field.description is None:
-            description = "see below"
-        else:
-            description = " ".join(field.description.split())
+        description = "see below" if field.description is None else " ".join(field.description.split())
         cells = (f"`{name}`", _type(field.annotation), _default(field), description)
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n")
     return "".join(lines)

@@ -225,7 +225,7 @@ def create(
 
 
 def layout(shape: Sequence[int]) -> tuple[Shape, Shape]:
-    """Chunk and shard (z, y, x) for a volume of ``shape``: chunks of at most 8 x 128 x 128, shards of 8 x 1024 x 1024."""
+    """Chunk and shard (z, y, x) for a volume of ``shape``: at most 8 x 128 x 128, and 8 x 1024 x 1024."""
     chunk = triple([min(most, n) for most, n in zip((8, 128, 128), shape, strict=True)])
     shard = [
         c * max(1, min(most // c, math.ceil(n / c))) for most, c, n in zip((8, 1024, 1024), chunk, shape, strict=True)

@@ -25,11 +25,16 @@ SMALL: dict[str, Any] = {
 }
 
 
+def command(folder: Path, *arguments: str) -> list[str]:
+    """The command line of snakemake in ``folder``."""
+    start = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
+    return [*start, "--cores", "2", *arguments]
+
+
 def call(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run snakemake as a user would; output and errors together."""
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
+    """Run snakemake to its end; output and errors together."""
     return subprocess.run(
-        [*command, "--cores", "2", *arguments],
+        command(folder, *arguments),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -46,7 +46,7 @@ def test_a_second_run_has_nothing_to_do(small_run: Path) -> None:
 
 def test_a_new_volume_runs_its_own_jobs_alone(small_run: Path, settings: dict[str, Any]) -> None:
     rng = np.random.default_rng(1)
-    tifffile.imwrite(small_run / "new.tif", rng.integers(0, 255, (3, 80, 90), np.uint8))
+    tifffile.imwrite(small_run / "new.tif", rng.integers(0, 255, (4, 80, 90), np.uint8), photometric="minisblack")
     # First of all: no other volume may depend on its place.
     settings["volumes"] = {"new": {"role": "predict", "image": str(small_run / "new.tif")}} | settings["volumes"]
     result = call(small_run, "--dry-run", "--configfile", write(small_run, settings, "more.yaml"))
@@ -73,7 +73,8 @@ def test_another_seed_is_another_run_and_refused(small_run: Path, settings: dict
     store = tmp_path / "results" / "small" / "predictions" / "test"
     before = {path: path.read_bytes() for path in store.rglob("*") if path.is_file() and path.suffix != ".json"}
     settings["seed"] = 2
-    result = call(tmp_path, "--configfile", write(tmp_path, settings))
+    target = "results/small/predictions/test/allocated.json"
+    result = call(tmp_path, target, "--configfile", write(tmp_path, settings))
     assert result.returncode == 1
     assert "was made with other inputs or settings" in result.stdout
     assert "engine: was" in result.stdout
@@ -81,7 +82,7 @@ def test_another_seed_is_another_run_and_refused(small_run: Path, settings: dict
     assert "Traceback" not in result.stdout
     assert {path: path.read_bytes() for path in before} == before, "a refusal touches nothing"
     settings["predict"]["on_change"] = "restart"
-    result = call(tmp_path, "--configfile", write(tmp_path, settings))
+    result = call(tmp_path, target, "--configfile", write(tmp_path, settings))
     assert result.returncode == 0, result.stdout
 
 
@@ -154,7 +155,8 @@ def test_an_altered_engine_is_not_used(small_run: Path, tmp_path: Path) -> None:
 
     os.utime(engine, ns=(times.st_atime_ns, times.st_mtime_ns))
     shutil.rmtree(tmp_path / "results" / "small" / "predictions" / "test")
-    result = call(tmp_path, "--configfile", str(small_run / "c.yaml"), "--rerun-triggers", "mtime")
+    target = "results/small/predictions/test/job-0.json"
+    result = call(tmp_path, target, "--configfile", str(small_run / "c.yaml"), "--rerun-triggers", "mtime")
     assert result.returncode == 1
     assert "digest" in result.stdout
     assert "Traceback" not in result.stdout

@@ -14,11 +14,9 @@ from unetpipe.engines.contract import Profile
 from unetpipe.engines.select import choose
 from unetpipe.errors import UserError
 from unetpipe.files import digest, replacing, write_json
+from unetpipe.grid import MOST_KEPT
 
 log = logging.getLogger(__name__)
-
-_KEPT = 1024
-"""Voxels along y and x of which an engine for one tile alone keeps so many, where the settings leave the tile out."""
 
 
 def build_engine(
@@ -57,7 +55,7 @@ def build_engine(
     geometry = described.geometry
     profile = Profile(
         batch=(1, batch, max(batch, settings.max_batch)),
-        tile=geometry.tile_for((1, _KEPT, _KEPT))[1:] if tile is None else (tile[0], tile[1]),
+        tile=geometry.tile_for((1, MOST_KEPT, MOST_KEPT))[1:] if tile is None else (tile[0], tile[1]),
     )
     if not geometry.is_legal((1, *profile.tile)):
         near = geometry.tile_for((1, *(n - 2 * b for n, b in zip(profile.tile, geometry.border[1:], strict=True))))
