@@ -51,13 +51,14 @@ class Volume(_Model):
     """A volume: what to read, and what it is for."""
 
     role: Literal["train", "validate", "test", "predict"] = Field(
-        description="train: the network learns from it. validate: chooses the best step and gates the engine. test: gives the "
-        "figure of the report. predict: is only segmented. All but train are predicted; all predicted ones with labels are scored."
+        description="train: the network learns from it. validate: chooses the best step and gates the engine. test: "
+        "gives the figure of the report. predict: is only segmented. All but train are predicted, and scored where "
+        "they have labels."
     )
     image: str = Field(
         min_length=1,
-        description="a TIFF stack, a folder of TIFF or PNG sections, `FILE.h5:/DATASET`, a .npy file or a Zarr (used in place); "
-        "`phantom` for the synthetic volume. `{data_dir}` is replaced by `data_dir`.",
+        description="a TIFF stack, a folder of TIFF or PNG sections, `FILE.h5:/DATASET`, a .npy file or a Zarr (used "
+        "in place); `phantom` for the synthetic volume. `{data_dir}` is replaced by `data_dir`.",
     )
     labels: str | None = Field(None, description="likewise; of the same shape as the image")
     sections: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] | None = Field(
@@ -115,7 +116,7 @@ class Augment(_Model):
     blur: NotNegative = Field(0.5, description="largest sigma of a Gaussian blur in voxels")
     border_class: Name | None = Field(
         None,
-        description="the class that separates cells: its voxels between two near cells weigh more. None: no border term",
+        description="the class that separates cells: its voxels between near cells weigh more; none: no border term",
     )
     border_weight: NotNegative = Field(10.0, description="w0 of the border weight; the paper has 10")
     border_sigma: PositiveFloat = Field(5.0, description="sigma of the border weight in voxels; the paper has 5")
@@ -395,7 +396,7 @@ def _combinations(settings: Settings) -> list[Problem]:
     problems: list[Problem] = []
     problems += _class_problems(settings)
     for name, volume in settings.volumes.items():
-        problems += [(f"volumes.{name}.{key}", text) for key, text in _volume_problems(settings, name, volume)]
+        problems += [(f"volumes.{name}.{key}", text) for key, text in _volume_problems(settings, volume)]
     problems += _tile_problems(settings)
     trains = settings.named("train")
     if settings.model is None and not trains:
@@ -446,7 +447,7 @@ def _class_problems(settings: Settings) -> list[Problem]:
     return problems
 
 
-def _volume_problems(settings: Settings, name: str, volume: Volume) -> list[Problem]:
+def _volume_problems(settings: Settings, volume: Volume) -> list[Problem]:
     problems: list[Problem] = []
     if volume.labels is None and volume.role in ("train", "validate", "test"):
         problems.append(("labels", f"are required for the role {volume.role}"))
@@ -474,15 +475,12 @@ def _tile_problems(settings: Settings) -> list[Problem]:
     net = unet_geometry(settings.network.depth)
     problems: list[Problem] = []
     for path, tile in (("augment.tile", settings.augment.tile), ("predict.tile", settings.predict.tile)):
-        if tile is not None and not net.is_legal((1, *tile)):
-            near = [
-                net.tile_for((1, *(max(1, n - 2 * net.border[1] - down) for n in tile)))[1:]
-                for down in (net.pooling[1], 0)
-            ]
-            problems.append(
-                (
-                    path,
-                    f"the network cannot take {list(tile)}: near sizes that it can take are {list(near[0])} and {list(near[1])}",
-                )
-            )
+        if tile is None or net.is_legal((1, *tile)):
+            continue
+        kept = [n - 2 * net.border[1] for n in tile]
+        smaller, larger = (
+            list(net.tile_for((1, *(max(1, n - less) for n in kept)))[1:]) for less in (net.pooling[1], 0)
+        )
+        near = f"near sizes that it can take are {smaller} and {larger}"
+        problems.append((path, f"the network cannot take {list(tile)}: {near}"))
     return problems

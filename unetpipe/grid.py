@@ -199,7 +199,7 @@ class Block:
         return Region.of(start, self.plan.block).clip(self.plan.shape)
 
     def tiles(self) -> list[Region]:
-        """Write regions of the tiles, x fastest: aligned, each of the full kept shape, the last ones reaching beyond the volume."""
+        """Write regions of the tiles, x fastest: aligned, all of one shape, so the last reach beyond the volume."""
         kept, write = self.plan.kept, self.write
         starts = (range(a, b, k) for a, b, k in zip(write.start, write.stop, kept, strict=True))
         return [Region.of(start, kept) for start in itertools.product(*starts)]

@@ -12,6 +12,7 @@ With width 64 and depth 4, an input of 572 gives an output of 388.
 """
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -57,8 +58,7 @@ class UNet(nn.Module):
             for before, after in zip([1, *channels], channels, strict=False)
         )
         self.up = nn.ModuleList(
-            nn.ConvTranspose2d(below, above, kernel_size=2, stride=2)
-            for above, below in zip(channels, channels[1:], strict=False)
+            nn.ConvTranspose2d(below, above, kernel_size=2, stride=2) for above, below in pairwise(channels)
         )
         self.join = nn.ModuleList(Convolutions(2 * above, above, normalise=normalise) for above in channels[:-1])
         self.dropout = nn.Dropout2d(settings.dropout)

@@ -9,6 +9,8 @@ rule allocate:
         f"{RESULTS}/logs/allocate/{{volume}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/allocate/{{volume}}.tsv"
+    conda:
+        "../envs/unetpipe.yaml"
     threads: 1
     resources:
         mem_mb=1000,
@@ -19,7 +21,5 @@ rule allocate:
         batch=SETTINGS.predict.batch,
         on_change=SETTINGS.predict.on_change,
         version=__version__,
-    conda:
-        "../envs/unetpipe.yaml"
     script:
         "../scripts/allocate.py"

@@ -9,6 +9,8 @@ rule augment:
         f"{RESULTS}/logs/augment.log",
     benchmark:
         f"{RESULTS}/benchmarks/augment.tsv"
+    conda:
+        "../envs/unetpipe.yaml"
     threads: CORES
     resources:
         mem_mb=4000,
@@ -20,7 +22,5 @@ rule augment:
         classes=list(SETTINGS.classes),
         seed=SETTINGS.seed,
         version=__version__,
-    conda:
-        "../envs/unetpipe.yaml"
     script:
         "../scripts/augment.py"

@@ -9,6 +9,8 @@ rule build_engine:
         f"{RESULTS}/logs/build_engine.log",
     benchmark:
         f"{RESULTS}/benchmarks/build_engine.tsv"
+    conda:
+        "../envs/unetpipe.yaml"
     threads: CORES
     resources:
         mem_mb=8000,
@@ -18,7 +20,5 @@ rule build_engine:
         tile=SETTINGS.predict.tile,
         batch=SETTINGS.predict.batch,
         version=__version__,
-    conda:
-        "../envs/unetpipe.yaml"
     script:
         "../scripts/build_engine.py"

@@ -11,6 +11,8 @@ rule certify:
         f"{RESULTS}/logs/certify.log",
     benchmark:
         f"{RESULTS}/benchmarks/certify.tsv"
+    conda:
+        "../envs/unetpipe.yaml"
     threads: CORES
     resources:
         mem_mb=8000,
@@ -21,7 +23,5 @@ rule certify:
         batch=SETTINGS.predict.batch,
         settings=plain(SETTINGS.certify),
         version=__version__,
-    conda:
-        "../envs/unetpipe.yaml"
     script:
         "../scripts/certify.py"

@@ -14,6 +14,8 @@ rule evaluate:
         f"{RESULTS}/logs/evaluate/{{volume}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/evaluate/{{volume}}.tsv"
+    conda:
+        "../envs/unetpipe.yaml"
     threads: CORES
     resources:
         mem_mb=4000,
@@ -23,7 +25,5 @@ rule evaluate:
         classes=list(SETTINGS.classes),
         settings=plain(SETTINGS.evaluate),
         version=__version__,
-    conda:
-        "../envs/unetpipe.yaml"
     script:
         "../scripts/evaluate.py"

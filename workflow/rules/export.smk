@@ -9,13 +9,13 @@ rule export:
         f"{RESULTS}/logs/export.log",
     benchmark:
         f"{RESULTS}/benchmarks/export.tsv"
+    conda:
+        "../envs/unetpipe.yaml"
     threads: 1
     resources:
         mem_mb=4000,
         runtime=30,
     params:
         version=__version__,
-    conda:
-        "../envs/unetpipe.yaml"
     script:
         "../scripts/export.py"

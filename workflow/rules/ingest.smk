@@ -8,6 +8,8 @@ rule ingest:
         f"{RESULTS}/logs/ingest/{{volume}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/ingest/{{volume}}.tsv"
+    conda:
+        "../envs/unetpipe.yaml"
     threads: 1
     resources:
         mem_mb=2000,
@@ -22,7 +24,5 @@ rule ingest:
         label_values=lambda wildcards: SETTINGS.label_values(wildcards.volume),
         ignore=SETTINGS.ignore,
         version=__version__,
-    conda:
-        "../envs/unetpipe.yaml"
     script:
         "../scripts/ingest.py"

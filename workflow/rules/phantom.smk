@@ -7,6 +7,8 @@ rule phantom:
         f"{RESULTS}/logs/phantom.log",
     benchmark:
         f"{RESULTS}/benchmarks/phantom.tsv"
+    conda:
+        "../envs/unetpipe.yaml"
     threads: 1
     resources:
         mem_mb=2000,
@@ -18,7 +20,5 @@ rule phantom:
         missing=lambda _: SETTINGS.phantom.missing,
         fold=lambda _: SETTINGS.phantom.fold,
         version=__version__,
-    conda:
-        "../envs/unetpipe.yaml"
     script:
         "../scripts/phantom.py"

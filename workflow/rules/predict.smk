@@ -11,6 +11,8 @@ rule predict:
         f"{RESULTS}/benchmarks/predict/{{volume}}.{{job}}.tsv"
     wildcard_constraints:
         job=r"job-\d+",
+    conda:
+        "../envs/unetpipe.yaml"
     threads: CORES
     resources:
         mem_mb=8000,
@@ -19,7 +21,5 @@ rule predict:
         job="{job}",
         workers=SETTINGS.predict.workers,
         version=__version__,
-    conda:
-        "../envs/unetpipe.yaml"
     script:
         "../scripts/predict.py"

@@ -11,13 +11,13 @@ rule report:
         history=[] if SETTINGS.model else f"{RESULTS}/model/history.csv",
         samples=[] if SETTINGS.model else f"{RESULTS}/samples.json",
     output:
-        report=report(
-            f"{RESULTS}/report.html", caption="../report/report.rst", category="Report"
-        ),
+        report=report(f"{RESULTS}/report.html", caption="../report/report.rst", category="Report"),
     log:
         f"{RESULTS}/logs/report.log",
     benchmark:
         f"{RESULTS}/benchmarks/report.tsv"
+    conda:
+        "../envs/unetpipe.yaml"
     threads: 1
     resources:
         mem_mb=2000,
@@ -27,7 +27,5 @@ rule report:
         settings=plain(SETTINGS),
         command=command(),
         version=__version__,
-    conda:
-        "../envs/unetpipe.yaml"
     script:
         "../scripts/report.py"

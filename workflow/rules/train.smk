@@ -5,13 +5,13 @@ rule train:
         init=SETTINGS.train.init or [],
     output:
         checkpoint=f"{RESULTS}/model/checkpoint.safetensors",
-        history=report(
-            f"{RESULTS}/model/history.csv", caption="../report/history.rst", category="Training"
-        ),
+        history=report(f"{RESULTS}/model/history.csv", caption="../report/history.rst", category="Training"),
     log:
         f"{RESULTS}/logs/train.log",
     benchmark:
         f"{RESULTS}/benchmarks/train.tsv"
+    conda:
+        "../envs/unetpipe.yaml"
     threads: SETTINGS.train.threads
     resources:
         mem_mb=8000,
@@ -23,7 +23,5 @@ rule train:
         classes=list(SETTINGS.classes),
         seed=SETTINGS.seed,
         version=__version__,
-    conda:
-        "../envs/unetpipe.yaml"
     script:
         "../scripts/train.py"
