@@ -52,6 +52,11 @@ def test_the_configurations_of_the_project_can_be_used(path: Path) -> None:
     )
 
 
+def test_the_example_of_the_readme_can_be_used() -> None:
+    example = (ROOT / "README.md").read_text().split("```yaml\n")[1].split("```")[0]
+    assert parse(yaml.safe_load(example), "README.md").run == "mine"
+
+
 @pytest.mark.parametrize(
     ("path", "value", "where", "message"),
     [

@@ -173,12 +173,18 @@ def infer(engine: Engine, grey: NDArray[np.float32], block: Block, classes: int)
     """
     plan, write = block.plan, block.write
     probability = np.empty((classes, *write.shape), np.uint8)
-    # A call always has the full batch; what fills a short one up is computed and dropped.
-    calls = np.zeros((plan.batch, *plan.tile), np.float32)
-    for tiles in _batches(block.tiles(), plan.batch):
-        for slot, tile in enumerate(tiles):
-            calls[slot] = grey[block.read_of(tile).relative_to(block.read.start).slices]
-        result = engine.run(calls.reshape(plan.batch, 1, *plan.tile[1:]))
+    batches = list(_batches(block.tiles(), plan.batch))
+
+    def calls() -> Iterator[NDArray[np.float32]]:
+        # A call always has the full batch; what fills a short one up is computed and dropped.
+        call = np.zeros((plan.batch, *plan.tile), np.float32)
+        for tiles in batches:
+            for slot, tile in enumerate(tiles):
+                call[slot] = grey[block.read_of(tile).relative_to(block.read.start).slices]
+            yield call.reshape(plan.batch, 1, *plan.tile[1:])
+
+    # As a stream, so that an engine on a GPU copies one call while it computes another.
+    for tiles, result in zip(batches, engine.stream(calls()), strict=True):
         for slot, tile in enumerate(tiles):
             inside = tile.clip(plan.shape)
             _, y, x = inside.shape
