@@ -92,6 +92,7 @@ def test_the_example_of_the_readme_can_be_used() -> None:
         pytest.param("predict.tile", [31, 31], "predict.tile", "cannot take [31, 31]", id="tile of prediction"),
         pytest.param("augment.border_class", "cell", "augment.border_class", "none of the classes", id="border class"),
         pytest.param("predict.batch", 99, "predict.batch", "engine.max_batch", id="batch"),
+        pytest.param("volumes.a.image", "a{x}.tif", "volumes.a.image", "takes for a pattern", id="pattern"),
         pytest.param("train.init", "{data_dir}/x", "train.init", "data_dir", id="data_dir in train.init"),
     ],
 )  # fmt: skip
@@ -154,6 +155,7 @@ def test_data_that_is_no_yaml_is_refused() -> None:
     [
         pytest.param(None, "no such file", id="missing"),
         pytest.param("a: [1", "must be YAML", id="broken"),
+        pytest.param("", "it is empty", id="empty"),
         pytest.param("- 1", "a list, not keys and values", id="list"),
     ],
 )

@@ -61,7 +61,7 @@ MAY_IMPORT = {
     "engines": {"config", "volume"},
     "deploy": {"config", "volume", "nets", "engines", "metrics", "data"},
     "allocate": {"config", "volume", "progress"},
-    "predict": {"config", "volume", "progress", "cluster", "engines", "allocate"},
+    "predict": {"config", "volume", "progress", "cluster", "engines", "allocate", "data"},
     "baseline": {"config", "volume", "metrics"},
     "evaluate": {"config", "volume", "progress", "cluster", "metrics", "allocate", "baseline"},
     "report": {"config", "volume", "metrics", "allocate", "data", "engines"},

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from onnx_unet import CLASSES, unet
 
 from unetpipe import config
 from unetpipe.allocate import allocate, read_plan
+from unetpipe.data.ingest import ingest
 from unetpipe.deploy.build_engine import build_engine
 from unetpipe.engines import device_class, load_engine
 from unetpipe.errors import UserError
@@ -253,5 +255,38 @@ def test_a_record_of_something_else_is_refused(openvino: Path, unbroken: Any, tm
 def test_a_store_that_is_gone_is_named(openvino: Path, unbroken: Any, tmp_path: Path) -> None:
     allocated = start(openvino, Path(unbroken[0]["source"]), tmp_path)
     (tmp_path / "probability.zarr").rename(tmp_path / "elsewhere")
-    with pytest.raises(UserError, match=r"probability\.zarr"):
+    with pytest.raises(UserError, match=r"(?s)probability\.zarr.*delete .*allocated\.json"):
+        finish(openvino, allocated)
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut"])
+def test_a_shard_that_is_gone_or_cut_is_computed_again(
+    damage: str, openvino: Path, unbroken: Any, tmp_path: Path
+) -> None:
+    facts, files = unbroken
+    allocated = start(openvino, Path(facts["source"]), tmp_path)
+    finish(openvino, allocated)
+    shard = next(path for path in sorted((tmp_path / "probability.zarr" / "0" / "c").rglob("*")) if path.is_file())
+    if damage == "gone":
+        shard.unlink()
+    else:
+        shard.write_bytes(shard.read_bytes()[:-1])
+    result = finish(openvino, allocated)
+    assert result["computed"] == 1
+    assert result["digest"] == facts["digest"]
+    assert shards(tmp_path) == files
+
+
+def test_an_image_used_in_place_that_changed_is_refused(openvino: Path, tmp_path: Path) -> None:
+    image = zarr.create_array(tmp_path / "image.zarr", shape=(4, 60, 60), chunks=(4, 30, 30), dtype="uint8")
+    image[...] = DTYPES["uint8"](np.random.default_rng(5), (4, 60, 60))
+    volume = tmp_path / "volume.json"
+    ingest(
+        image=str(tmp_path / "image.zarr"), labels=None, volume=volume, name="v", sections=None, voxel_size_nm=None,
+        range=None, label_values={"a": [0], "b": [1]}, ignore=[], cores=1,
+    )  # fmt: skip
+    allocated = start(openvino, volume, tmp_path / "prediction")
+    finish(openvino, allocated)
+    image[0, 0, 0] += 1
+    with pytest.raises(UserError, match=r"(?s)image\.zarr, which is used in place.*delete .*volume\.json"):
         finish(openvino, allocated)

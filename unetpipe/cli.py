@@ -62,4 +62,10 @@ def _overrides(pairs: Sequence[str]) -> dict[str, Any]:
         if not key or not equals:
             raise UserError(f"--config {pair} was given", "no KEY=VALUE", "write it as in --config data_dir=DIR")
         values[key] = yaml.safe_load(value)
+        if isinstance(values[key], dict | list):
+            raise UserError(
+                f"--config {pair} was given",
+                "more than one value, which snakemake would read in another way",
+                "write it into the configuration file",
+            )
     return values

@@ -58,7 +58,8 @@ class Volume(_Model):
     image: str = Field(
         min_length=1,
         description="a TIFF stack, a folder of TIFF or PNG sections, `FILE.h5:/DATASET`, a .npy file or a Zarr (used "
-        "in place); `phantom` for the synthetic volume. `{data_dir}` is replaced by `data_dir`.",
+        "in place: if its voxels change, delete the volume.json); `phantom` for the synthetic volume. `{data_dir}` is "
+        "replaced by `data_dir`.",
     )
     labels: str | None = Field(None, description="likewise; of the same shape as the image")
     sections: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] | None = Field(
@@ -283,7 +284,8 @@ def read(path: Path, overrides: Mapping[str, Any] | None = None) -> dict[str, An
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(asked, str(error), "mend the file: it must be YAML") from None
     if not isinstance(data, dict):
-        raise UserError(asked, f"a {type(data).__name__}, not keys and values", "start from config/config.yaml")
+        found = "it is empty" if data is None else f"a {type(data).__name__}, not keys and values"
+        raise UserError(asked, found, "start from config/config.yaml")
     return {**data, **(overrides or {})}
 
 
@@ -398,6 +400,7 @@ def _combinations(settings: Settings) -> list[Problem]:
     for name, volume in settings.volumes.items():
         problems += [(f"volumes.{name}.{key}", text) for key, text in _volume_problems(settings, volume)]
     problems += _tile_problems(settings)
+    problems += _address_problems(settings)
     trains = settings.named("train")
     if settings.model is None and not trains:
         problems.append(("volumes", "no volume has the role train, and no model is given"))
@@ -458,6 +461,21 @@ def _volume_problems(settings: Settings, volume: Volume) -> list[Problem]:
     if (volume.image == PHANTOM or volume.labels == PHANTOM) and settings.phantom is None:
         problems.append(("image", "is the phantom, but the settings `phantom` are missing"))
     return problems
+
+
+def _address_problems(settings: Settings) -> list[Problem]:
+    addresses = {"model": settings.model, "train.init": settings.train.init}
+    for name, volume in settings.volumes.items():
+        addresses |= {f"volumes.{name}.image": volume.image, f"volumes.{name}.labels": volume.labels}
+    return [
+        (
+            path,
+            f"{address!r} holds one of < > {{ }}, which Snakemake takes for a pattern: rename the file, or link to it",
+        )
+        for path, address in addresses.items()
+        # Where data_dir is missing, that is said already.
+        if address is not None and set("<>{}") & set(address.replace("{data_dir}", ""))
+    ]
 
 
 def _phantom_problems(phantom: Phantom) -> list[Problem]:

@@ -10,6 +10,7 @@ import logging
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,14 @@ from numpy.typing import NDArray
 import unetpipe
 from unetpipe.allocate import read_plan
 from unetpipe.cluster import connect, for_each
+from unetpipe.data.sources import open_source
 from unetpipe.engines import Engine, device_class, load_engine
 from unetpipe.errors import UserError
 from unetpipe.files import digest_of, read_json, write_json
-from unetpipe.grid import Block, Plan, Region, Shape
+from unetpipe.grid import Block, Plan, Region, Shape, triple
 from unetpipe.progress import Record
 from unetpipe.progress_bar import track
-from unetpipe.volume import Image, VolumeFile, open_array, open_writable, sync_shard
+from unetpipe.volume import Image, VolumeFile, open_array, open_writable, shard_path, sync_shard
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +73,8 @@ def predict(
     Raises
     ------
     UserError
-        If this machine's device class is not the one that the store was allocated for.
+        If this machine's device class is not the one that the store was allocated for, if the store is gone, or if an
+        image that is used in place has changed.
     """
     description = read_json(allocated)
     plan = read_plan(description)
@@ -89,11 +92,10 @@ def predict(
             f"{allocated} and the record of progress in {record.folder} do not belong together",
             f"delete {allocated} and run again",
         )
-    # Also here, so that a store that is gone is a message and not a failure of every worker.
-    open_array(f"{description['probability']}/{description['array']}")
+    _refuse_changed_image(description)
     count = workers or cores
     threads = max(1, cores // count)
-    finished = record.done()
+    finished = _finished(description, plan, record)
     total = description["plan"]["blocks"]
     if finished:
         log.info("%d of %d blocks are there already", len(finished), total)
@@ -135,6 +137,43 @@ def predict(
         log.info(
             "%s: %.2f Mvox in %.1f s, %.2f Mvox/s", description["volume"], voxels / 1e6, seconds, voxels / 1e6 / seconds
         )
+
+
+def _refuse_changed_image(description: dict[str, Any]) -> None:
+    """UserError if an image that is used in place is not what it was when it was measured."""
+    volume = VolumeFile.read(Path(description["volume_file"]))
+    if not volume.source.get("in_place"):
+        return
+    address = volume.source["image"]
+    with closing(open_source(address)) as source:
+        if source.listing() != volume.image_digest:
+            raise UserError(
+                f"{volume.name} was to be predicted from {address}, which is used in place",
+                "its files are others than when ingest measured it",
+                f"delete {description['volume_file']} to measure it again, or put the old files back",
+            )
+
+
+def _finished(description: dict[str, Any], plan: Plan, record: Record) -> dict[str, dict[str, Any]]:
+    """What the record says of blocks whose shards are there, and as large as they were written."""
+    address = f"{description['probability']}/{description['array']}"
+    try:
+        array = open_array(address)
+    except UserError as error:
+        raise UserError(
+            f"{description['volume']} was to be predicted into {address}",
+            error.found,
+            f"delete {record.folder.parent / 'allocated.json'} and run again, to make room for it anew",
+        ) from None
+    finished = {}
+    for name, entry in record.done().items():
+        block = Block(plan, triple([int(index) for index in name.split(".")]))
+        path = shard_path(array, (0, *block.write.start))
+        if path.exists() and path.stat().st_size == entry["bytes"]:
+            finished[name] = entry
+        else:
+            log.warning("the shard %s is gone or cut: the block %s is computed again", path, name)
+    return finished
 
 
 def predict_block(task: Task) -> dict[str, Any]:

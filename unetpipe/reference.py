@@ -30,7 +30,8 @@ What follows from other settings (the border that the network loses, where tiles
 setting. A setting that is left out has its default; one that is not listed here is an error.
 
 Addresses of images and labels may hold `{data_dir}`, which is replaced by the setting `data_dir`, as in
-`snakemake --configfile config/isbi2012.yaml --config data_dir=DIR`. They count from where `snakemake` is called.
+`snakemake --configfile config/isbi2012.yaml --config data_dir=DIR`. They count from the working
+directory: where `snakemake` is called, or its `--directory`.
 
 This page is generated from `unetpipe/config.py` by `make schema`.
 """

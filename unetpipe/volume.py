@@ -233,15 +233,20 @@ def layout(shape: Sequence[int]) -> tuple[Shape, Shape]:
     return chunk, triple(shard)
 
 
+def shard_path(array: zarr.Array[Any], start: Sequence[int]) -> Path:
+    """The file of the shard that begins at the voxel ``start``; ``array`` lies in a folder."""
+    sizes = array.shards or array.chunks
+    index = tuple(a // n for a, n in zip(start, sizes, strict=True))
+    return Path(str(array.store_path.store.root), array.path, array.metadata.encode_chunk_key(index))  # type: ignore[attr-defined]
+
+
 def sync_shard(array: zarr.Array[Any], start: Sequence[int]) -> Path:
     """Make the shard that begins at the voxel ``start`` durable; gives the path of its file.
 
-    ``array`` lies in a folder. Zarr writes a shard to a temporary file and renames it, but leaves it to the operating
-    system when it reaches the disk.
+    Zarr writes a shard to a temporary file and renames it, but leaves it to the operating system when it reaches the
+    disk.
     """
-    sizes = array.shards or array.chunks
-    index = tuple(a // n for a, n in zip(start, sizes, strict=True))
-    path = Path(str(array.store_path.store.root), array.path, array.metadata.encode_chunk_key(index))  # type: ignore[attr-defined]
+    path = shard_path(array, start)
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

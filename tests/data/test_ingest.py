@@ -354,6 +354,22 @@ def test_an_interrupted_run_goes_on_and_ends_in_the_same_bytes(
     assert _tree(tmp_path / "interrupted") == _tree(tmp_path / "undisturbed")
 
 
+def test_a_shard_that_is_gone_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tifffile.imwrite("i.tif", _stack(), compression="zlib")
+    tifffile.imwrite("l.tif", _labels(), compression="zlib")
+    volume = Path("v/volume.json")
+    _ingest("i.tif", volume, "l.tif")
+    before = _tree(tmp_path)
+    for store in ("image.zarr", "labels.zarr"):
+        next(path for path in sorted((tmp_path / "v" / store / "0" / "c").rglob("*")) if path.is_file()).unlink()
+    volume.unlink()
+    _ingest("i.tif", volume, "l.tif")
+    assert {path: data for path, data in _tree(tmp_path).items() if "zarr" in str(path)} == {
+        path: data for path, data in before.items() if "zarr" in str(path)
+    }
+
+
 def test_an_interrupted_sampling_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _zarr_in_place(tmp_path / "i.zarr", _stack(), (8, 32, 32))
     undisturbed = _ingest(tmp_path / "i.zarr", tmp_path / "a" / "volume.json")

@@ -331,7 +331,8 @@ def test_watched_files_are_those_whose_change_counts(tmp_path: Path) -> None:
     assert watched(folder) == [f"{folder}/s{z}.tif" for z in range(1, 12)]
     assert watched(_hdf5(tmp_path / "rest", voxels)) == [str(tmp_path / "rest" / "data.h5")]
     assert watched(_npy(tmp_path / "rest", voxels)) == [str(tmp_path / "rest" / "stack.npy")]
-    assert watched(_ome_zarr_5(tmp_path / "rest", voxels)) == []
+    zarr_folder = _ome_zarr_5(tmp_path / "rest", voxels)
+    assert watched(zarr_folder) == [f"{zarr_folder}/zarr.json"]
 
 
 def test_opening_reads_no_voxels(tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ def test_ctrl_c_in_training(tmp_path: Path, settings: dict[str, Any]) -> None:
         process = subprocess.Popen(
             command(tmp_path, "--configfile", configuration),
             start_new_session=True,
+            # A test runner in the background may have been told to ignore Ctrl-C; its children would be too.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             stdout=output,
             stderr=subprocess.STDOUT,
         )

@@ -1,6 +1,7 @@
 """Sections in slabs: copied into a store, or sampled where they lie; recorded, so that an interrupted run goes on."""
 
 import hashlib
+import itertools
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from unetpipe.data.sources import Source
@@ -19,7 +19,7 @@ from unetpipe.data.statistics import mean_and_std, patches
 from unetpipe.grid import Shape
 from unetpipe.progress import Record
 from unetpipe.progress_bar import track
-from unetpipe.volume import LEVEL, create, layout, sync_shard
+from unetpipe.volume import LEVEL, create, layout, open_writable, shard_path, sync_shard
 
 Entry = dict[str, Any]
 """What is recorded of a slab."""
@@ -87,8 +87,7 @@ def copy(
     entries:
         One per slab, in their order.
     """
-    # A slab of one value is written as any other: a shard that is not there was never made.
-    array = zarr.open_array(store / LEVEL, mode="r+").with_config({"write_empty_chunks": True})
+    array = open_writable(str(store / LEVEL))
     depth, height, width = array.shards or array.chunks
 
     def copy_slab(z: int) -> Entry:
@@ -107,7 +106,11 @@ def copy(
         digest = hashlib.sha256(np.ascontiguousarray(voxels).data).hexdigest()
         return {"digest": digest} | (measure(voxels) if measure is not None else {})
 
-    return _work_off(store.stem, range(0, part.shape[0], depth), copy_slab, record)
+    def is_there(z: int) -> bool:
+        corners = itertools.product([z], range(0, part.shape[1], height), range(0, part.shape[2], width))
+        return all(shard_path(array, corner).exists() for corner in corners)
+
+    return _work_off(store.stem, range(0, part.shape[0], depth), copy_slab, record, is_there)
 
 
 def sample(
@@ -133,10 +136,16 @@ def sample(
         return _work_off("sample", [first, *range((first // depth + 1) * depth, last, depth)], sample_slab, record)
 
 
-def _work_off(what: str, starts: Sequence[int], do: Callable[[int], Entry], record: Record) -> list[Entry]:
-    """Do the slabs that begin at ``starts``, but for those in the record, and record each; gives all entries."""
+def _work_off(
+    what: str,
+    starts: Sequence[int],
+    do: Callable[[int], Entry],
+    record: Record,
+    is_there: Callable[[int], bool] = lambda _: True,
+) -> list[Entry]:
+    """Do the slabs that begin at ``starts``, save those recorded and there, and record each; gives all entries."""
     done = record.done()
-    todo = [z for z in starts if f"{what} {z}" not in done]
+    todo = [z for z in starts if f"{what} {z}" not in done or not is_there(z)]
     for z in track(todo, what, len(starts), "slabs", done=len(starts) - len(todo)):
         name = f"{what} {z}"
         done[name] = {"name": name, **do(z)}

@@ -40,7 +40,7 @@ def volume_files(*names):
 
 
 def source_files(wildcards):
-    """The files whose change makes a volume be ingested again. A Zarr is none: it is used in place, whatever its size."""
+    """The files whose change makes a volume be ingested again."""
     volume = SETTINGS.volumes[wildcards.volume]
     files = []
     for address, kind in ((volume.image, "image"), (volume.labels, "labels")):

@@ -15,6 +15,8 @@ from unetpipe.errors import UserError
 
 __all__ = ["FORMS", "Source", "file_of", "missing", "open_source", "watched"]
 
+_ZARR = ("zarr.json", ".zarray", ".zgroup")
+
 FORMS = "a TIFF stack, a folder of TIFF or PNG sections, FILE.h5:/DATASET, a .npy file or a Zarr"
 
 
@@ -24,7 +26,7 @@ def file_of(address: str) -> Path:
 
 
 def watched(address: str) -> list[str]:
-    """The files whose change changes the volume at ``address``. None for a Zarr: it can be of any size.
+    """The files whose change changes the volume at ``address``; of a Zarr, which can be of any size, the metadata.
 
     Raises
     ------
@@ -34,7 +36,9 @@ def watched(address: str) -> list[str]:
     path = file_of(address)
     if not path.is_dir():
         return [str(path)]
-    return [] if _is_zarr(path) else [str(file) for file in section_files(address, path)]
+    if _is_zarr(path):
+        return [str(path / name) for name in _ZARR if (path / name).is_file()]
+    return [str(file) for file in section_files(address, path)]
 
 
 def open_source(address: str, threads: int = 1) -> Source:
@@ -102,4 +106,4 @@ def _open_folder(address: str, folder: Path, threads: int) -> Source:
 
 
 def _is_zarr(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in ("zarr.json", ".zarray", ".zgroup"))
+    return any((folder / name).is_file() for name in _ZARR)
