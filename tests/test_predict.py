@@ -280,7 +280,7 @@ def test_a_shard_that_is_gone_or_cut_is_computed_again(
 def test_an_image_used_in_place_that_changed_is_refused(openvino: Path, tmp_path: Path) -> None:
     image = zarr.create_array(tmp_path / "image.zarr", shape=(4, 60, 60), chunks=(4, 30, 30), dtype="uint8")
     image[...] = DTYPES["uint8"](np.random.default_rng(5), (4, 60, 60))
-    volume = tmp_path / "volume.json"
+    volume = tmp_path / "volumes" / "v" / "volume.json"
     ingest(
         image=str(tmp_path / "image.zarr"), labels=None, volume=volume, name="v", sections=None, voxel_size_nm=None,
         range=None, label_values={"a": [0], "b": [1]}, ignore=[], cores=1,

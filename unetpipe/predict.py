@@ -184,6 +184,8 @@ def predict_block(task: Task) -> dict[str, Any]:
     grey = place.image.read(block.read)
     probability = infer(engine, grey, block, len(place.classes))
     write = block.write
+    # What an earlier run left here is not recorded, and may be damaged; at the volume's edge Zarr would read it first.
+    shard_path(place.probability, (0, *write.start)).unlink(missing_ok=True)
     place.probability[(slice(None), *write.slices)] = probability
     path = sync_shard(place.probability, (0, *write.start))
     shard = path.read_bytes()

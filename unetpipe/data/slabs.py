@@ -99,6 +99,9 @@ def copy(
                 encoded[i] = encode(part.first + z + i, section)
             voxels = encoded
         for y in range(0, part.shape[1], height):
+            for x in range(0, part.shape[2], width):
+                # What an interrupted run left may be damaged; at the volume's edge Zarr would read it first.
+                shard_path(array, (z, y, x)).unlink(missing_ok=True)
             # A row of shards at a time, since Zarr copies what it encodes.
             array[z:end, y : y + height] = voxels[:, y : y + height]
             for x in range(0, part.shape[2], width):
