@@ -1,5 +1,6 @@
 """Every rule names exactly what its function takes, and mistakes end a job as they should."""
 
+import errno
 import importlib
 import inspect
 import re
@@ -107,6 +108,8 @@ def test_names_that_do_not_fit_are_refused(changes: dict[str, Any], message: str
     [
         pytest.param(UserError("asked", "found this", "do that"), 1, False, id="user's mistake"),
         pytest.param(KeyboardInterrupt(), 130, False, id="interrupted"),
+        pytest.param(OSError(errno.ENOSPC, "No space left on device"), 1, False, id="full disk"),
+        pytest.param(OSError(errno.EIO, "Input/output error"), 2, True, id="failing disk"),
         pytest.param(RuntimeError("defect"), 2, True, id="defect"),
     ],
 )

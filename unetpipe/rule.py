@@ -5,6 +5,7 @@ An argument ``cores`` gets the job's threads. A parameter ``version`` is for Sna
 when the package changes.
 """
 
+import errno
 import inspect
 import json
 import logging
@@ -20,6 +21,8 @@ from pydantic import BaseModel
 from unetpipe.errors import UserError
 
 log = logging.getLogger(__name__)
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 FOR_SNAKEMAKE_ALONE = frozenset({"version"})
 
@@ -39,6 +42,12 @@ def run(job: Any, function: Callable[..., None]) -> None:
     except KeyboardInterrupt:
         log.error("interrupted; what is finished is kept, and a rerun goes on from there")
         sys.exit(130)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            log.exception("the operating system refused: %s", error)
+            sys.exit(2)
+        log.error("there is no room left on the disk (%s): make room and run again; what is finished is kept", error)
+        sys.exit(1)
     except Exception:
         # The log file must hold it too: on a cluster it is all that there is.
         log.exception("this is a defect of unetpipe, not of your data or settings; please report it with this log")
