@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 import unetpipe
-from unetpipe import baseline, config, metrics
+from unetpipe import config
 from unetpipe.allocate import read_plan
 from unetpipe.errors import UserError
 from unetpipe.evaluate import Task, add_up, count_block, evaluate, summary
 from unetpipe.files import read_json, write_json
 from unetpipe.grid import Plan, Shape, unet_geometry
+from unetpipe.metrics import baseline, confusion
 from unetpipe.volume import VolumeFile, create
 
 IGNORE = 255
@@ -138,12 +139,12 @@ def test_the_scores_follow_from_the_counts(stored: Store) -> None:
     scores = read_json(run(*stored((2, 16, 16), *voxels), CLASSES))
     sections, grey = in_memory(*voxels)
     table = sections.sum(axis=0)
-    expected = metrics.summary(table, CLASSES)
+    expected = confusion.summary(table, CLASSES)
     assert {key: scores[key] for key in expected} == expected
     assert scores["baseline"] == baseline.summary(grey, CLASSES, SIGMA)
     assert scores["confusion"] == table.tolist()
     assert scores["per_section"] == [
-        {"section": z, "mean_iou": metrics.mean_iou(section), "missing": z == MISSING}
+        {"section": z, "mean_iou": confusion.mean_iou(section), "missing": z == MISSING}
         for z, section in enumerate(sections)
     ]
     assert scores["per_section"][1]["mean_iou"] is None, "a section without scored voxels"

@@ -28,7 +28,7 @@ from unetpipe.data import samples as samples_module
 from unetpipe.data.samples import decode, encode
 from unetpipe.errors import UserError
 from unetpipe.files import digest, write_json
-from unetpipe.metrics import confusion, mean_iou
+from unetpipe.metrics.confusion import count, mean_iou
 from unetpipe.nets.checkpoint import load_checkpoint, read_metadata, save_checkpoint
 from unetpipe.nets.unet import UNet
 from unetpipe.train import learning_rate, train, weighted_loss
@@ -309,7 +309,7 @@ def test_the_best_weights_are_kept(toy: Toy, recipe: Recipe) -> None:
     assert metadata["training"]["validated"] is True
     with torch.no_grad():
         logits = network(torch.from_numpy(decode(toy.validation["image"])[:, None]))
-    table = confusion(toy.validation["label"], logits.argmax(1).numpy().astype(np.uint8), len(CLASSES))
+    table = count(toy.validation["label"], logits.argmax(1).numpy().astype(np.uint8), len(CLASSES))
     assert mean_iou(table) == float(best["validation_mean_iou"])
 
 

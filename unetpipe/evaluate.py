@@ -11,12 +11,13 @@ import numpy as np
 import zarr
 
 import unetpipe
-from unetpipe import baseline, config, metrics
+from unetpipe import config
 from unetpipe.allocate import read_plan
 from unetpipe.cluster import connect, for_each
 from unetpipe.errors import UserError
 from unetpipe.files import read_json, write_json
 from unetpipe.grid import Block, Plan, Shape
+from unetpipe.metrics import baseline, confusion
 from unetpipe.progress_bar import track
 from unetpipe.volume import Image, VolumeFile, open_array, read_labels
 
@@ -37,13 +38,13 @@ class Task:
 class Counts:
     """What one block gives.
 
-    ``confusion`` is (sections, classes, classes) int64, for the sections from ``first`` on; ``grey`` is the table of
-    the baseline (:func:`unetpipe.baseline.count`).
+    ``tables`` is (sections, classes, classes) int64, for the sections from ``first`` on; ``grey`` is the table of
+    the baseline (:func:`unetpipe.metrics.baseline.count`).
     """
 
     first: int
-    confusion: metrics.Table
-    grey: metrics.Table
+    tables: confusion.Table
+    grey: confusion.Table
 
 
 def evaluate(
@@ -113,25 +114,25 @@ def count_block(task: Task) -> Counts:
     region = Block(place.plan, task.index).write
     truth = read_labels(place.labels, region, place.plan.shape)
     probability = np.asarray(place.probability[(slice(None), *region.slices)])
-    label = metrics.most_likely(probability)
-    confusion = [metrics.confusion(a, b, len(probability)) for a, b in zip(truth, label, strict=True)]
+    label = confusion.most_likely(probability)
+    tables = [confusion.count(a, b, len(probability)) for a, b in zip(truth, label, strict=True)]
     blurred = baseline.blurred(place.image, region, task.sigma)
     grey = [baseline.count(a, b, len(probability)) for a, b in zip(blurred, truth, strict=True)]
-    return Counts(region.start[0], np.stack(confusion), np.sum(grey, axis=0))
+    return Counts(region.start[0], np.stack(tables), np.sum(grey, axis=0))
 
 
-def add_up(blocks: Iterable[Counts], plan: Plan, classes: int) -> tuple[metrics.Table, metrics.Table]:
+def add_up(blocks: Iterable[Counts], plan: Plan, classes: int) -> tuple[confusion.Table, confusion.Table]:
     """Confusion of each section, (sections, classes, classes), and the baseline's table of the whole volume."""
     sections = np.zeros((plan.shape[0], classes, classes), np.int64)
     grey = np.zeros((classes + 1, baseline.BINS), np.int64)
     for block in blocks:
-        sections[block.first : block.first + len(block.confusion)] += block.confusion
+        sections[block.first : block.first + len(block.tables)] += block.tables
         grey += block.grey
     return sections, grey
 
 
 def summary(
-    source: VolumeFile, role: str, classes: list[str], sections: metrics.Table, grey: metrics.Table, sigma: float
+    source: VolumeFile, role: str, classes: list[str], sections: confusion.Table, grey: confusion.Table, sigma: float
 ) -> dict[str, Any]:
     """The scores of a volume as JSON data, from what :func:`add_up` gives."""
     table = sections.sum(axis=0)
@@ -140,9 +141,9 @@ def summary(
         "role": role,
         "shape": list(source.shape),
         "sections": source.shape[0],
-        **metrics.summary(table, classes),
+        **confusion.summary(table, classes),
         "per_section": [
-            {"section": z, "mean_iou": metrics.mean_iou(section), "missing": z in source.missing_sections}
+            {"section": z, "mean_iou": confusion.mean_iou(section), "missing": z in source.missing_sections}
             for z, section in enumerate(sections)
         ],
         "baseline": baseline.summary(grey, classes, sigma),

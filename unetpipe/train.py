@@ -29,10 +29,11 @@ from torch import Tensor
 from torch.nn import functional
 
 import unetpipe
-from unetpipe import config, metrics
+from unetpipe import config
 from unetpipe.data.batches import Batch, Samples
 from unetpipe.errors import UserError
 from unetpipe.files import digest, digest_of, read_json, write_bytes
+from unetpipe.metrics import confusion
 from unetpipe.nets.checkpoint import load_checkpoint, save_checkpoint
 from unetpipe.nets.state import State, restore_state, save_state
 from unetpipe.nets.unet import UNet
@@ -263,7 +264,7 @@ def _validate(model: UNet, data: Samples, classes: list[str], step: int) -> dict
         logits = model(torch.from_numpy(image))  # (1, classes, y, x)
         truth = torch.from_numpy(label.astype(np.int64))
         losses.append(functional.cross_entropy(logits, truth, ignore_index=IGNORE, reduction="sum").item())
-        table += metrics.confusion(label, logits.argmax(1).numpy().astype(np.uint8), len(classes))
+        table += confusion.count(label, logits.argmax(1).numpy().astype(np.uint8), len(classes))
     voxels = int(table.sum())
     if voxels == 0:
         raise UserError(
@@ -274,8 +275,8 @@ def _validate(model: UNet, data: Samples, classes: list[str], step: int) -> dict
     loss = math.fsum(losses) / voxels
     if not math.isfinite(loss):
         raise _diverged(f"the loss on validation after step {step} is {loss}")
-    scores = {f"iou_{name}": value for name, value in zip(classes, metrics.iou(table), strict=True)}
-    return {"validation_loss": loss, "validation_mean_iou": metrics.mean_iou(table), **scores}
+    scores = {f"iou_{name}": value for name, value in zip(classes, confusion.iou(table), strict=True)}
+    return {"validation_loss": loss, "validation_mean_iou": confusion.mean_iou(table), **scores}
 
 
 def _keep_if_best(model: UNet, state: State, mean_iou: float) -> None:

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from unetpipe import metrics
 from unetpipe.data.tiles import NO_SEED, LabelledTile
 from unetpipe.deploy.compare import Comparison, compare, judge
 from unetpipe.errors import UserError
+from unetpipe.metrics import confusion
 
 IGNORE = 255
 CLASSES = ["membrane", "mitochondrion", "inside"]
@@ -141,7 +141,7 @@ def test_the_scores_are_those_of_the_stored_probabilities(batch: int, labelled: 
             results.append(np.argmax(np.rint(255 * engine(tile.image[None, None])[0]), axis=0).astype(np.uint8))
         truth.append(ours[-1] if tile.label is None else tile.label)
     for results, values in zip((ours, theirs), comparison.ious(), strict=True):
-        assert values == metrics.iou(metrics.confusion(np.stack(truth), np.stack(results), 3))
+        assert values == confusion.iou(confusion.count(np.stack(truth), np.stack(results), 3))
     assert comparison.changed == np.mean(np.stack(ours) != np.stack(theirs))
 
 

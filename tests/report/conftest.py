@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, zoom
 
 import unetpipe
-from unetpipe import baseline, metrics
 from unetpipe.allocate import allocate
 from unetpipe.config import Settings
 from unetpipe.data.samples import SamplesFile, create, encode, write_shard, write_validation
 from unetpipe.files import read_json, write_json
 from unetpipe.grid import Region, unet_geometry
+from unetpipe.metrics import baseline, confusion
 from unetpipe.volume import IGNORE, Image, VolumeFile, open_array, read_labels
 
 MakeRun = Callable[..., dict[str, Any]]
@@ -130,7 +130,7 @@ def scored(volume: Path, allocated: Path, role: str, classes: Sequence[str]) -> 
     truth = read_labels(open_array(str(source.labels)), region, source.shape)
     probability = open_array(f"{description['probability']}/{description['array']}")[...]
     tables = [
-        metrics.confusion(a, b, len(classes)) for a, b in zip(truth, metrics.most_likely(probability), strict=True)
+        confusion.count(a, b, len(classes)) for a, b in zip(truth, confusion.most_likely(probability), strict=True)
     ]
     grey = baseline.count(baseline.blurred(Image(source), region, 2.0), truth, len(classes))
     return {
@@ -138,9 +138,9 @@ def scored(volume: Path, allocated: Path, role: str, classes: Sequence[str]) -> 
         "role": role,
         "shape": list(source.shape),
         "sections": source.shape[0],
-        **metrics.summary(np.sum(tables, axis=0), classes),
+        **confusion.summary(np.sum(tables, axis=0), classes),
         "per_section": [
-            {"section": z, "mean_iou": metrics.mean_iou(table), "missing": z in source.missing_sections}
+            {"section": z, "mean_iou": confusion.mean_iou(table), "missing": z in source.missing_sections}
             for z, table in enumerate(tables)
         ],
         "baseline": baseline.summary(grey, classes, 2.0),

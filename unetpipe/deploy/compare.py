@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unetpipe import metrics
 from unetpipe.data.tiles import LabelledTile
 from unetpipe.errors import UserError
+from unetpipe.metrics import confusion
 
 Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """From normalised grey values (n, 1, y, x) to probabilities (n, classes, y', x')."""
@@ -24,16 +24,16 @@ STEP = 1 / 255
 class Comparison:
     """What was counted on the tiles that were added.
 
-    The tables are (classes, classes) int64, as :func:`unetpipe.metrics.confusion` gives them: ``pytorch`` and
+    The tables are (classes, classes) int64, as :func:`unetpipe.metrics.confusion.count` gives them: ``pytorch`` and
     ``engine`` against the labels, ``agreement`` has PyTorch's classes in place of the truth. ``absolute`` is the
     largest difference of a probability; ``relative`` the largest as a share of PyTorch's probability, where that is at
     least 1/255: the prediction cannot store a smaller one. ``sources`` are those of the tiles.
     """
 
     classes: int
-    pytorch: metrics.Table = field(init=False)
-    engine: metrics.Table = field(init=False)
-    agreement: metrics.Table = field(init=False)
+    pytorch: confusion.Table = field(init=False)
+    engine: confusion.Table = field(init=False)
+    agreement: confusion.Table = field(init=False)
     absolute: float = 0.0
     relative: float = 0.0
     sources: list[tuple[int, ...]] = field(default_factory=list)
@@ -55,7 +55,7 @@ class Comparison:
     @property
     def changed(self) -> float:
         """Share of all voxels to which the engine gives another class than PyTorch."""
-        return metrics.pixel_error(self.agreement) or 0.0
+        return confusion.pixel_error(self.agreement) or 0.0
 
     def ious(self) -> tuple[list[float | None], list[float | None]]:
         """IoU of each class, of PyTorch and of the engine.
@@ -63,8 +63,8 @@ class Comparison:
         Against the labels; without any, against the classes that PyTorch gives.
         """
         if self.has_truth:
-            return metrics.iou(self.pytorch), metrics.iou(self.engine)
-        return metrics.iou(np.diag(self.agreement.sum(axis=1))), metrics.iou(self.agreement)
+            return confusion.iou(self.pytorch), confusion.iou(self.engine)
+        return confusion.iou(np.diag(self.agreement.sum(axis=1))), confusion.iou(self.agreement)
 
     def falls(self) -> list[float | None]:
         """By how much the IoU of each class is lower with the engine.
@@ -94,11 +94,11 @@ class Comparison:
         # Where PyTorch's probability is too small to be stored, the quotient is 0.
         quotient = np.divide(difference, pytorch, out=np.zeros_like(pytorch), where=pytorch >= STEP)
         self.relative = max(self.relative, float(quotient.max()))
-        ours, theirs = (metrics.most_likely(_stored(probability)) for probability in (pytorch, engine))
-        self.agreement += metrics.confusion(ours, theirs, self.classes)
+        ours, theirs = (confusion.most_likely(_stored(probability)) for probability in (pytorch, engine))
+        self.agreement += confusion.count(ours, theirs, self.classes)
         if tile.label is not None:
-            self.pytorch += metrics.confusion(tile.label, ours, self.classes)
-            self.engine += metrics.confusion(tile.label, theirs, self.classes)
+            self.pytorch += confusion.count(tile.label, ours, self.classes)
+            self.engine += confusion.count(tile.label, theirs, self.classes)
         self.sources.append(tuple(tile.source))
         self._hash.update(np.ascontiguousarray(tile.image).data)
         self._hash.update(b"" if tile.label is None else np.ascontiguousarray(tile.label).data)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unetpipe.grid import Region
-from unetpipe.metrics import most_likely
+from unetpipe.metrics.confusion import most_likely
 from unetpipe.report import pictures
 from unetpipe.volume import IGNORE, Image, VolumeFile, open_array, read_labels
 

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from unetpipe import metrics
 from unetpipe.grid import Region
+from unetpipe.metrics import confusion
 from unetpipe.volume import IGNORE, Image
 
 LOW, HIGH = -4.0, 4.0
@@ -54,7 +54,7 @@ def blurred(image: Image, region: Region, sigma: float) -> NDArray[np.float32]:
     return grey
 
 
-def count(grey: NDArray[np.float32], truth: NDArray[np.uint8], classes: int) -> metrics.Table:
+def count(grey: NDArray[np.float32], truth: NDArray[np.uint8], classes: int) -> confusion.Table:
     """Count voxels by label and blurred grey value.
 
     Parameters
@@ -74,7 +74,7 @@ def count(grey: NDArray[np.float32], truth: NDArray[np.uint8], classes: int) -> 
     return np.concatenate([counts[:classes], counts[IGNORE:]])
 
 
-def otsu(histogram: metrics.Table) -> int:
+def otsu(histogram: confusion.Table) -> int:
     """The last bin of the dark side, by Otsu 1979 (doi:10.1109/TSMC.1979.4310076, equation 18).
 
     It is the first one that makes the variance between the two sides, w0 w1 (m0 - m1)^2, largest: w0 and w1 are the
@@ -97,7 +97,7 @@ def otsu(histogram: metrics.Table) -> int:
     return int(np.argmax(variance))
 
 
-def summary(counts: metrics.Table, classes: Sequence[str], sigma: float) -> dict[str, Any]:
+def summary(counts: confusion.Table, classes: Sequence[str], sigma: float) -> dict[str, Any]:
     """Scores of the baseline as JSON data.
 
     Parameters
@@ -111,23 +111,23 @@ def summary(counts: metrics.Table, classes: Sequence[str], sigma: float) -> dict
     Returns
     -------
     ``name``, ``threshold`` (in standard deviations of a section; larger values are bright), ``dark`` and ``bright``
-    (their classes), and what :func:`unetpipe.metrics.summary` gives.
+    (their classes), and what :func:`unetpipe.metrics.confusion.summary` gives.
     """
     last = otsu(counts.sum(axis=0))
     scored = counts[: len(classes)]
     dark, bright = scored[:, : last + 1].sum(axis=1), scored[:, last + 1 :].sum(axis=1)
 
-    def table(pair: tuple[int, int]) -> metrics.Table:
+    def table(pair: tuple[int, int]) -> confusion.Table:
         result = np.zeros((len(classes), len(classes)), np.int64)
         result[:, pair[0]], result[:, pair[1]] = dark, bright
         return result
 
     # The first pair of equals; where nothing is scored, all are equal.
-    best = max(itertools.permutations(range(len(classes)), 2), key=lambda pair: metrics.mean_iou(table(pair)) or 0.0)
+    best = max(itertools.permutations(range(len(classes)), 2), key=lambda pair: confusion.mean_iou(table(pair)) or 0.0)
     return {
         "name": f"Gaussian blur, sigma {sigma:g} voxels, Otsu's threshold",
         "threshold": LOW + (last + 1) * (HIGH - LOW) / BINS,
         "dark": classes[best[0]],
         "bright": classes[best[1]],
-        **metrics.summary(table(best), classes),
+        **confusion.summary(table(best), classes),
     }

@@ -34,7 +34,7 @@ _MOST_IN_A_BYTE = 15
 """Classes whose pairs, and one more value for each voxel to ignore, fit into a byte."""
 
 
-def confusion(truth: NDArray[np.uint8], predicted: NDArray[np.uint8], classes: int) -> Table:
+def count(truth: NDArray[np.uint8], predicted: NDArray[np.uint8], classes: int) -> Table:
     """Count voxels by true and predicted class.
 
     Parameters

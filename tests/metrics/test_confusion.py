@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from skimage.metrics import contingency_table
 
-from unetpipe import metrics
+from unetpipe.metrics import confusion
 
 IGNORE = 255
 
@@ -42,7 +42,7 @@ def counted(truth: Labels, predicted: Labels, classes: int) -> list[list[int]]:
 @given(labellings())
 def test_confusion_counts_every_scored_voxel(case: tuple[Labels, Labels, int]) -> None:
     truth, predicted, classes = case
-    table = metrics.confusion(truth, predicted, classes)
+    table = confusion.count(truth, predicted, classes)
     assert table.dtype == np.int64
     assert table.tolist() == counted(truth, predicted, classes)
 
@@ -56,28 +56,28 @@ def test_confusion_is_that_of_scikit_image(case: tuple[Labels, Labels, int]) -> 
         sparse = contingency_table(truth[scored].astype(int), predicted[scored].astype(int), sparse_type="array")
         part = sparse.toarray()
         expected[: part.shape[0], : part.shape[1]] = part
-    assert np.array_equal(metrics.confusion(truth, predicted, classes), expected)
+    assert np.array_equal(confusion.count(truth, predicted, classes), expected)
 
 
 @pytest.mark.parametrize("classes", [2, 15, 16, 254])
 def test_tables_of_parts_add_up_across_the_pieces_that_are_counted_at_a_time(classes: int) -> None:
     rng = np.random.default_rng(classes)
-    size = 2 * metrics._VOXELS + 7
+    size = 2 * confusion._VOXELS + 7
     truth = rng.integers(0, classes, size).astype(np.uint8)
     truth[rng.random(size) < 0.1] = IGNORE
     predicted = rng.integers(0, classes, size).astype(np.uint8)
-    whole = metrics.confusion(truth, predicted, classes)
+    whole = confusion.count(truth, predicted, classes)
     assert whole.sum() == np.count_nonzero(truth != IGNORE)
-    cuts = [0, 3, metrics._VOXELS - 1, metrics._VOXELS + 2, size]
-    parts = (metrics.confusion(truth[a:b], predicted[a:b], classes) for a, b in itertools.pairwise(cuts))
+    cuts = [0, 3, confusion._VOXELS - 1, confusion._VOXELS + 2, size]
+    parts = (confusion.count(truth[a:b], predicted[a:b], classes) for a, b in itertools.pairwise(cuts))
     assert np.array_equal(sum(parts), whole)
 
 
 def test_arrays_that_do_not_lie_in_one_piece_are_counted_alike() -> None:
     rng = np.random.default_rng(0)
     truth, predicted = rng.integers(0, 3, (2, 5, 7, 9)).astype(np.uint8)
-    whole = metrics.confusion(truth[:, 1:, ::2], predicted[:, 1:, ::2], 3)
-    assert np.array_equal(whole, metrics.confusion(truth[:, 1:, ::2].copy(), predicted[:, 1:, ::2].copy(), 3))
+    whole = confusion.count(truth[:, 1:, ::2], predicted[:, 1:, ::2], 3)
+    assert np.array_equal(whole, confusion.count(truth[:, 1:, ::2].copy(), predicted[:, 1:, ::2].copy(), 3))
 
 
 @pytest.mark.parametrize("classes", [2, 15, 16])
@@ -87,17 +87,17 @@ def test_a_value_that_is_no_class_is_refused(classes: int, value: int, where: st
     arrays = {name: np.zeros(9, np.uint8) for name in ("truth", "predicted")}
     arrays[where][4] = classes + value
     with pytest.raises(ValueError, match=f"beyond the {classes} classes"):
-        metrics.confusion(**arrays, classes=classes)
+        confusion.count(**arrays, classes=classes)
 
 
 def test_the_ignore_value_is_no_prediction() -> None:
     with pytest.raises(ValueError, match="beyond the 2 classes"):
-        metrics.confusion(np.zeros(3, np.uint8), np.full(3, IGNORE, np.uint8), 2)
+        confusion.count(np.zeros(3, np.uint8), np.full(3, IGNORE, np.uint8), 2)
 
 
 def test_different_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match=r"truth of shape \(2, 3\), prediction of shape \(3, 2\)"):
-        metrics.confusion(np.zeros((2, 3), np.uint8), np.zeros((3, 2), np.uint8), 2)
+        confusion.count(np.zeros((2, 3), np.uint8), np.zeros((3, 2), np.uint8), 2)
 
 
 def overlap(a: set[int], b: set[int], formula: str) -> Fraction | None:
@@ -116,7 +116,7 @@ def overlap(a: set[int], b: set[int], formula: str) -> Fraction | None:
 def test_scores_of_a_class_are_ratios_of_sets_of_voxels(case: tuple[Labels, Labels, int], formula: str) -> None:
     truth, predicted, classes = case
     scored = np.flatnonzero(truth != IGNORE)
-    values = getattr(metrics, formula)(metrics.confusion(truth, predicted, classes))
+    values = getattr(confusion, formula)(confusion.count(truth, predicted, classes))
     for index, value in enumerate(values):
         a, b = ({int(i) for i in scored if labels.flat[i] == index} for labels in (truth, predicted))
         expected = overlap(a, b, formula)
@@ -127,8 +127,8 @@ def test_scores_of_a_class_are_ratios_of_sets_of_voxels(case: tuple[Labels, Labe
 def test_the_summary_is_defined_for_every_table(case: tuple[Labels, Labels, int]) -> None:
     truth, predicted, classes = case
     names = [f"class {index}" for index in range(classes)]
-    table = metrics.confusion(truth, predicted, classes)
-    summary = metrics.summary(table, names)
+    table = confusion.count(truth, predicted, classes)
+    summary = confusion.summary(table, names)
     scored = truth != IGNORE
     assert list(summary["classes"]) == names
     assert summary["scored_voxels"] == np.count_nonzero(scored)
@@ -153,7 +153,7 @@ def leaves(data: Any) -> list[Any]:
 @given(labellings())
 def test_a_perfect_prediction_scores_one(case: tuple[Labels, Labels, int]) -> None:
     _, labels, classes = case
-    summary = metrics.summary(metrics.confusion(labels, labels, classes), [str(index) for index in range(classes)])
+    summary = confusion.summary(confusion.count(labels, labels, classes), [str(index) for index in range(classes)])
     present = np.unique(labels).tolist()
     assert [score["iou"] for score in summary["classes"].values()] == [
         1.0 if index in present else None for index in range(classes)
@@ -163,9 +163,9 @@ def test_a_perfect_prediction_scores_one(case: tuple[Labels, Labels, int]) -> No
 
 
 def test_where_all_is_ignored_nothing_is_scored() -> None:
-    table = metrics.confusion(np.full((2, 3), IGNORE, np.uint8), np.zeros((2, 3), np.uint8), 2)
+    table = confusion.count(np.full((2, 3), IGNORE, np.uint8), np.zeros((2, 3), np.uint8), 2)
     none = {"iou": None, "dice": None, "precision": None, "recall": None, "voxels": 0}
-    assert metrics.summary(table, ["membrane", "inside"]) == {
+    assert confusion.summary(table, ["membrane", "inside"]) == {
         "scored_voxels": 0,
         "classes": {"membrane": none, "inside": none},
         "mean_iou": None,
@@ -177,18 +177,18 @@ def test_where_all_is_ignored_nothing_is_scored() -> None:
 
 def test_counts_beyond_the_precision_of_a_float_are_scored_exactly() -> None:
     table = np.array([[2**53 + 1, 0], [0, 1]], np.int64)
-    assert metrics.recall(table) == [1.0, 1.0]
+    assert confusion.recall(table) == [1.0, 1.0]
     table[0, 1] = 1
-    assert metrics.pixel_error(table) == float(Fraction(1, 2**53 + 3))
+    assert confusion.pixel_error(table) == float(Fraction(1, 2**53 + 3))
 
 
 @given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 6), st.integers(0, 4), st.integers(0, 5))))
 def test_the_most_likely_class_is_the_first_with_the_largest_value(probability: Labels) -> None:
-    label = metrics.most_likely(probability)
+    label = confusion.most_likely(probability)
     assert label.dtype == np.uint8
     assert np.array_equal(label, np.argmax(probability, axis=0))
 
 
 @given(hnp.arrays(np.uint8, (4, 3, 5), elements=st.integers(0, 2)))
 def test_ties_go_to_the_first_channel(probability: Labels) -> None:
-    assert np.array_equal(metrics.most_likely(probability), np.argmax(probability, axis=0))
+    assert np.array_equal(confusion.most_likely(probability), np.argmax(probability, axis=0))

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from skimage.filters import threshold_otsu
 
-from unetpipe import baseline, metrics
 from unetpipe.grid import Region
+from unetpipe.metrics import baseline, confusion
 from unetpipe.volume import Image, VolumeFile
 
 IGNORE = 255
@@ -145,7 +145,7 @@ def test_the_pair_of_classes_is_the_best_of_all(grey: NDArray[np.float32], truth
     values = {pair: mean_iou(truth, predicted(pair), 3) for pair in itertools.permutations(range(3), 2)}
     chosen = names.index(summary["dark"]), names.index(summary["bright"])
     assert values[chosen] == pytest.approx(max(values.values()))
-    expected = metrics.summary(metrics.confusion(truth, predicted(chosen), 3), names)
+    expected = confusion.summary(confusion.count(truth, predicted(chosen), 3), names)
     assert {key: summary[key] for key in expected} == expected
 
 
