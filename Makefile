@@ -4,10 +4,12 @@ PYTHON ?= python3.11
 CORES ?= $(shell nproc)
 VENV := .venv
 BIN := $(VENV)/bin
+RUNS ?= 100
+FIRST ?= 0
 CONSTRAINTS := workflow/envs/constraints.txt
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS)
 
-.PHONY: demo test check bench schema picture clean
+.PHONY: demo test crash check bench schema picture clean
 
 demo: $(VENV)/installed  ## the whole workflow on a synthetic volume
 	$(BIN)/snakemake --cores $(CORES) --rerun-incomplete
@@ -15,6 +17,9 @@ demo: $(VENV)/installed  ## the whole workflow on a synthetic volume
 
 test: $(VENV)/installed-test  ## all tests; what cannot run here is skipped with its reason
 	$(BIN)/python -m pytest
+
+crash: $(VENV)/installed-test  ## predictions killed at random moments and resumed; RUNS, SEED and FIRST may be set
+	$(BIN)/python tests/support/crash.py --runs $(RUNS) --first $(FIRST) $(if $(SEED),--seed $(SEED))
 
 check: $(VENV)/installed-test $(VENV)/installed-check  ## formatting, lint, types, workflow lint, generated files
 	$(BIN)/ruff check .

@@ -1,41 +1,27 @@
-"""`make bench`: every benchmark, and a table of its ratios. Shared machines drift: read the ratios, not the times."""
+"""`make bench`: every benchmark, and tables of ratios and rates. Shared machines drift: read the ratios first."""
 
-import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from benchmarks import scores
+from benchmarks.planning import predicted_over_actual
 from benchmarks.setting import Setting, prepare
+from benchmarks.timing import Range, ratios, spread
 from unetpipe.config import Augment
 from unetpipe.data.deform import Deformation, enclosing, linear, nearest
 from unetpipe.engines import load_engine
 from unetpipe.predict import predict
 
-ROUNDS = 5
 
-
-def ratios(ours: Callable[[], object], theirs: Callable[[], object]) -> tuple[float, float, float]:
-    """Least, median and largest ratio of their time over ours, in pairs, after one round to warm up."""
-    found = []
-    for turn in range(ROUNDS + 1):
-        seconds = []
-        for work in (ours, theirs):
-            start = time.perf_counter()
-            work()
-            seconds.append(time.perf_counter() - start)
-        if turn > 0:
-            found.append(seconds[1] / seconds[0])
-    return min(found), statistics.median(found), max(found)
-
-
-def engine_against_pytorch(setting: Setting, backend: str) -> tuple[float, float, float]:
+def engine_against_pytorch(setting: Setting, backend: str) -> Range:
     """Calls of the engine and of PyTorch fp32 in channels-last, with the same weights, tile and two threads."""
     tile = setting.tile
-    batch = np.random.default_rng(0).standard_normal((1, 1, *tile)).astype(np.float32)
+    batch = np.random.default_rng(0).standard_normal((1, *tile)).astype(np.float32)
     engine = load_engine(setting.engine(backend), tile=tile, batch=1, threads=2)
     torch.set_num_threads(2)
     network = setting.network.to(memory_format=torch.channels_last)
@@ -50,14 +36,14 @@ def engine_against_pytorch(setting: Setting, backend: str) -> tuple[float, float
     return found
 
 
-def zarr_to_zarr_against_engine(setting: Setting, backend: str) -> tuple[float, float, float]:
+def zarr_to_zarr_against_engine(setting: Setting, backend: str) -> Range:
     """`predict` with one worker, from Zarr to Zarr, against the bare engine on as many tiles; both with two threads.
 
     The seconds of `predict` include the start of its worker process and the compilation of the engine there.
     """
     found = []
     engine = load_engine(setting.engine(backend), tile=setting.tile, batch=1, threads=2)
-    batch = np.random.default_rng(0).standard_normal((1, 1, *setting.tile)).astype(np.float32)
+    batch = np.random.default_rng(0).standard_normal((1, *setting.tile)).astype(np.float32)
     engine.run(batch)
     for turn in range(2):
         allocated = setting.allocate(backend, f"turn-{turn}")
@@ -72,10 +58,10 @@ def zarr_to_zarr_against_engine(setting: Setting, backend: str) -> tuple[float, 
             engine.run(batch)
         found.append((time.perf_counter() - start) / whole)
     engine.close()
-    return min(found), statistics.median(found), max(found)
+    return spread(found)
 
 
-def deformation_against_grid_sample() -> tuple[float, float, float]:
+def deformation_against_grid_sample() -> Range:
     """Drawing an elastic deformation and sampling image and labels, against torch's grid_sample of both; one thread."""
     torch.set_num_threads(1)
     tile = (572, 572)
@@ -87,11 +73,11 @@ def deformation_against_grid_sample() -> tuple[float, float, float]:
 
     def ours() -> None:
         coordinates = Deformation.draw(Augment(tile=tile), rng).coordinates(tile)
-        region, places = enclosing(coordinates, (0, 450, 450))
+        region, places = enclosing(coordinates, (0, 450, 450), 1)
         # The region is a box around the tile; its offset into the array does not change the work.
         size = region.shape
-        linear(image[: size[1], : size[2]], places)
-        nearest(labels[: size[1], : size[2]], places)
+        linear(image[None, : size[1], : size[2]], places)
+        nearest(labels[None, : size[1], : size[2]], places)
 
     def theirs() -> None:
         torch.nn.functional.grid_sample(inputs[0], grid, mode="bilinear", align_corners=True)
@@ -100,8 +86,15 @@ def deformation_against_grid_sample() -> tuple[float, float, float]:
     return ratios(ours, theirs)
 
 
+def show(title: str, rows: Sequence[tuple[str, Range]], digits: int) -> None:
+    """Print a table."""
+    print(f"\n| {title} | least | median | most |\n|---|---|---|---|")
+    for name, values in rows:
+        print(f"| {name} | " + " | ".join(f"{value:.{digits}f}" for value in values) + " |")
+
+
 def main() -> None:
-    """Run all and print the table."""
+    """Run all and print the tables."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         setting = prepare(Path(folder))
@@ -114,10 +107,15 @@ def main() -> None:
         rows.append(
             (f"Zarr to Zarr against the bare engine ({what})", zarr_to_zarr_against_engine(setting, "openvino"))
         )
+        planned = predicted_over_actual(setting, "openvino")
     rows.append(("elastic deformation 572 x 572 against grid_sample", deformation_against_grid_sample()))
-    print("\n| what | least | median | most |\n|---|---|---|---|")
-    for name, values in rows:
-        print(f"| {name} | " + " | ".join(f"{value:.2f}" for value in values) + " |")
+    against, speed = scores.counting()
+    show("ratio: how many times as fast", rows + against, 2)
+    show("million voxels a second, one core", speed, 0)
+    for what, number in (("seconds", 1), ("memory of a worker", 2)):
+        show(
+            f"{what}, predicted over actual, two workers", [(f"volume of {row[0]}", row[number]) for row in planned], 2
+        )
 
 
 if __name__ == "__main__":

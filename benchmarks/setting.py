@@ -12,6 +12,7 @@ from unetpipe.data.phantom import phantom
 from unetpipe.deploy.build_engine import build_engine
 from unetpipe.deploy.certify import certify
 from unetpipe.deploy.export import export
+from unetpipe.grid import Shape
 from unetpipe.nets.checkpoint import save_checkpoint
 from unetpipe.nets.unet import UNet
 
@@ -25,7 +26,7 @@ class Setting:
 
     folder: Path
     network: UNet
-    tile: tuple[int, int]
+    tile: Shape
     sections: int
 
     def engine(self, backend: str) -> Path:
@@ -34,7 +35,7 @@ class Setting:
         if not (place / "certificate.json").exists():
             build_engine(
                 self.folder / "model.onnx", place / "engine", place / "build.json",
-                settings=config.Engine(backend=backend), tile=self.tile, batch=1,
+                settings=config.Engine(backend=backend), tile=None, batch=1,
             )  # fmt: skip
             certify(
                 self.folder / "checkpoint.safetensors", place / "engine", place / "build.json",
@@ -66,4 +67,4 @@ def prepare(folder: Path) -> Setting:
         ignore=[], cores=2,
     )  # fmt: skip
     tile = network.geometry.tile_for((1, *SHAPE[1:]))
-    return Setting(folder, network, tile[1:], SHAPE[0])
+    return Setting(folder, network, tile, SHAPE[0])

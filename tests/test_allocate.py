@@ -1,49 +1,35 @@
-"""Plans are legal whatever the volume, and a store is made once."""
+"""A store is made once, and the plan of what has begun is kept."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import zarr
-from hypothesis import given
-from hypothesis import strategies as st
+from rates import allocate, made_up
 
-from unetpipe.allocate import allocate, plan_volume, read_plan
+from unetpipe.allocate import read_plan
+from unetpipe.config import Network
 from unetpipe.errors import UserError
 from unetpipe.files import read_json, write_json
-from unetpipe.grid import unet_geometry
+from unetpipe.layout import Call, Measure, Rate
 from unetpipe.progress import Record
+from unetpipe.volume import create
 
 CLASSES = ["membrane", "inside"]
-
-
-@given(st.tuples(st.integers(1, 40), st.integers(1, 5000), st.integers(1, 5000)), st.integers(1, 5), st.integers(1, 4))
-def test_every_volume_can_be_planned(shape: tuple[int, int, int], depth: int, batch: int) -> None:
-    plan = plan_volume(shape, unet_geometry(depth), None, batch)
-    assert all(k <= 1024 + plan.geometry.pooling[1] for k in plan.kept[1:])
-    assert all(c <= 128 for c in plan.chunk[1:])
-    # Equal tiles: what is computed beyond the volume is less than one pooling an axis and tile.
-    for size, kept, count in zip(shape[1:], plan.kept[1:], plan.block_counts[1:], strict=True):
-        assert kept * count - size < plan.geometry.pooling[1] * count
-        assert count == -(-size // 1024)
-
-
-def test_a_tile_that_the_network_cannot_take_is_refused() -> None:
-    with pytest.raises(UserError, match=r"cannot take a tile of \[101, 100\]") as caught:
-        plan_volume((1, 50, 50), unet_geometry(2), [101, 100], 1)
-    assert "predict.tile" in caught.value.repair
 
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
     path = tmp_path / "engine" / "certificate.json"
-    geometry = unet_geometry(2)
     write_json(
         path,
         {
-            "geometry": {"border": geometry.border, "pooling": geometry.pooling, "base": geometry.base},
+            "geometry": asdict(Network(depth=2).geometry),
             "engine_digest": "e" * 64,
             "device_class": "some processor",
             "profile": None,
@@ -78,6 +64,16 @@ def test_the_store_has_whole_blocks_as_shards(volume: Path, certificate: Path, t
     assert [channel["label"] for channel in group.attrs["ome"]["omero"]["channels"]] == CLASSES
 
 
+def test_a_3d_network_gets_stacks(volume: Path, certificate: Path, tmp_path: Path) -> None:
+    geometry = Network(depth=2, kernel=(3, 3, 3), pooling=(2, 2, 2)).geometry
+    write_json(certificate, read_json(certificate) | {"geometry": asdict(geometry)})
+    allocated = run(volume, certificate, tmp_path / "p", tile=[44, 60, 68])
+    plan = read_plan(allocated)
+    assert (plan.geometry, plan.tile, plan.kept) == (geometry, (44, 60, 68), (4, 20, 28))
+    array = zarr.open_array(f"{allocated['probability']}/0", mode="r")
+    assert array.shards == (2, *plan.block) == (2, 12, 160, 112)
+
+
 def test_a_store_whose_key_fits_is_kept_whatever_became_of_its_json(
     volume: Path, certificate: Path, tmp_path: Path
 ) -> None:
@@ -109,7 +105,7 @@ def test_a_store_that_is_gone_is_made_again_and_its_record_forgotten(
         pytest.param({"certificate": {"versions": {"onnxruntime": "2"}}}, "versions.onnxruntime: was", id="library"),
         pytest.param({"volume": {"image_digest": "2" * 64}}, "input.image_digest: was", id="input"),
         pytest.param({"volume": {"mean": [1.0] * 10}}, "input.mean: was", id="normalisation"),
-        pytest.param({"settings": {"tile": [104, 104]}}, "plan.tile: was", id="tile"),
+        pytest.param({"settings": {"tile": [1, 104, 104]}}, "plan.tile: was", id="tile"),
         pytest.param({"settings": {"batch": 2}}, "plan.batch: was", id="batch"),
         pytest.param({"settings": {"classes": ["inside", "membrane"]}}, "classes: was", id="order of classes"),
     ],
@@ -129,7 +125,7 @@ def test_whatever_can_change_a_voxel_is_refused(
 
 
 def test_an_engine_for_one_tile_decides(volume: Path, certificate: Path, tmp_path: Path) -> None:
-    write_json(certificate, read_json(certificate) | {"profile": {"tile": [104, 108], "batch": [1, 1, 8]}})
+    write_json(certificate, read_json(certificate) | {"profile": {"tile": [1, 104, 108], "batch": [1, 1, 8]}})
     assert run(volume, certificate, tmp_path / "p", tile=None)["plan"]["tile"] == [1, 104, 108]
 
 
@@ -137,3 +133,120 @@ def test_another_name_or_voxel_size_changes_no_voxel(volume: Path, certificate: 
     run(volume, certificate, tmp_path / "p")
     write_json(volume, read_json(volume) | {"name": "w", "voxel_size_nm": [1.0, 1.0, 1.0], "version": "9"})
     run(volume, certificate, tmp_path / "p")
+
+
+class Bench:
+    """Rates as they come: every engine that is measured is half as fast as the one before."""
+
+    def __init__(self) -> None:
+        self.measured: list[Call] = []
+        self.asked: list[tuple[Any, ...]] = []
+
+    @contextmanager
+    def measuring(self, *asked: Any) -> Iterator[Measure]:
+        self.asked.append(asked)
+        yield self.rate
+
+    def rate(self, call: Call) -> Rate:
+        self.measured.append(call)
+        factor = 2.0 ** len(self.measured)
+        return made_up(call, lambda call: factor * call.voxels / 1e6)
+
+
+def test_a_plan_that_has_begun_is_kept_whatever_would_be_chosen_now(
+    make_volume: Any, certificate: Path, tmp_path: Path
+) -> None:
+    volume = make_volume(np.zeros((9, 600, 500), np.uint8))
+    one, two = run(volume, certificate, tmp_path / "1", cores=1), run(volume, certificate, tmp_path / "2", cores=2)
+    assert one["plan"] != two["plan"]
+    bench = Bench()
+    again = run(volume, certificate, tmp_path / "1", cores=2, block_seconds=0.5, measuring=bench.measuring)
+    assert again["plan"] == one["plan"]
+    assert again["key"] == one["key"]
+    # What to expect of it is new.
+    assert bench.measured == [Call(read_plan(one).tile, read_plan(one).batch)]
+    assert again["predicted"]["seconds"] != one["predicted"]["seconds"]
+
+
+def test_a_plan_that_needs_too_much_memory_by_now_is_kept_with_a_warning(
+    volume: Path, certificate: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = run(volume, certificate, tmp_path / "p")
+    assert run(volume, certificate, tmp_path / "p", memory_mb=100)["plan"] == before["plan"]
+    assert "predict.memory_mb allows 100" in caplog.text
+    assert f"delete {tmp_path / 'p'} to plan anew" in caplog.text
+
+
+def test_a_refusal_comes_before_anything_is_measured(volume: Path, certificate: Path, tmp_path: Path) -> None:
+    run(volume, certificate, tmp_path / "p")
+    bench = Bench()
+    with pytest.raises(UserError, match="classes: was"):
+        run(volume, certificate, tmp_path / "p", classes=CLASSES[::-1], measuring=bench.measuring)
+    assert bench.measured == []
+
+
+def test_a_restart_plans_anew(make_volume: Any, certificate: Path, tmp_path: Path) -> None:
+    volume = make_volume(np.zeros((9, 600, 500), np.uint8))
+    one, two = run(volume, certificate, tmp_path / "1", cores=1), run(volume, certificate, tmp_path / "2", cores=2)
+    settings = {"cores": 2, "classes": CLASSES[::-1], "on_change": "restart"}
+    assert run(volume, certificate, tmp_path / "1", **settings)["plan"] == two["plan"] != one["plan"]
+
+
+def test_the_engine_is_measured_as_it_will_predict(volume: Path, certificate: Path, tmp_path: Path) -> None:
+    bench = Bench()
+    run(volume, certificate, tmp_path / "p", workers=2, cores=5, measuring=bench.measuring)
+    assert bench.asked == [(certificate.parent, "some processor", 2, 2)]
+    bench = Bench()
+    run(volume, certificate, tmp_path / "q", cores=3, measuring=bench.measuring)
+    assert bench.asked == [(certificate.parent, "some processor", 3, 1)]
+
+
+def test_what_to_expect_is_told(volume: Path, certificate: Path, tmp_path: Path) -> None:
+    allocated = run(volume, certificate, tmp_path / "p", tile=[1, 84, 84])
+    plan, predicted = read_plan(allocated), allocated["predicted"]
+    blocks, tiles = list(plan.blocks()), [tile for block in plan.blocks() for tile in block.tiles()]
+    assert (predicted["blocks"], predicted["tiles"]) == (len(blocks), len(tiles))
+    assert predicted["kept_fraction"] == plan.kept_fraction
+    assert predicted["bytes_written"] == len(CLASSES) * 10 * 150 * 90
+    # 10 calls of 84 x 84 for each column of tiles, a second for a million voxels, and 2 s to start.
+    assert predicted["seconds"] == pytest.approx(2 + len(tiles) * 84 * 84 / 1e6, abs=0.001)
+    assert predicted["memory_mb_per_worker"] > 150
+    assert predicted["basis"]["host"] == "some-node"
+    assert predicted["basis"]["measured"] == "2026-01-02 03:04:05+0000"
+
+
+def test_files_are_those_that_will_be_there(volume: Path, certificate: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "p"
+    allocated = run(volume, certificate, folder, tile=[1, 84, 84])
+    zarr.open_array(f"{allocated['probability']}/0", mode="r+")[...] = 7
+    Record(folder / "progress").append("worker", {"name": "0.0.0"})
+    write_json(folder / "job-0.json", {})
+    assert allocated["predicted"]["files"] == sum(path.is_file() for path in folder.rglob("*"))
+
+
+def test_of_a_part_of_a_volume_a_part_is_expected(volume: Path, certificate: Path, tmp_path: Path) -> None:
+    whole = run(volume, certificate, tmp_path / "p", tile=[1, 84, 84])
+    part = run(volume, certificate, tmp_path / "q", tile=[1, 84, 84], region=[[0, 10], [0, 5], [0, 5]])
+    share = part["selection"]["blocks"] / part["selection"]["of"]
+    assert 0 < share < 1
+    for name in ("tiles", "blocks", "bytes_read", "bytes_written"):
+        assert part["predicted"][name] == pytest.approx(share * whole["predicted"][name], abs=1), name
+    start = whole["predicted"]["start_seconds"]
+    assert part["predicted"]["seconds"] - start < whole["predicted"]["seconds"] - start
+
+
+def test_a_store_whose_shards_two_blocks_would_share_is_refused_and_kept(
+    volume: Path, certificate: Path, tmp_path: Path
+) -> None:
+    allocated = run(volume, certificate, tmp_path / "p")
+    plan = read_plan(allocated)
+    Record(tmp_path / "p" / "progress").append("w", {"name": "0.0.0"})
+    shard = (2 * plan.block[0], *plan.block[1:])
+    create(
+        Path(allocated["probability"]),
+        shape=(2, *plan.shape), dtype="uint8", chunk=(1, *plan.chunk), shard=(2, *shard),
+        voxel_size_nm=(1, 1, 1), channels=CLASSES,
+    )  # fmt: skip
+    with pytest.raises(UserError, match="two blocks could write one shard"):
+        run(volume, certificate, tmp_path / "p")
+    assert zarr.open_array(f"{allocated['probability']}/0", mode="r").shards == (2, *shard)

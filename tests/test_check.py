@@ -189,6 +189,55 @@ def test_fine_tuning_needs_the_same_network(good: Data, tmp_path: Path) -> None:
     assert _problems(good)["train.init"].endswith(text)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        pytest.param(
+            {"kernel": (3, 3, 3)}, "kernels ((3, 3, 3), (3, 3, 3), (3, 3, 3)) instead of ((1, 3, 3), ", id="kernel"
+        ),
+        pytest.param({"pooling": [(1, 2, 2), (1, 3, 3)]}, "poolings ((1, 2, 2), (1, 3, 3)) instead of", id="pooling"),
+        pytest.param({"sections": 3}, "sections 3 instead of 1", id="sections"),
+        pytest.param({"kernel": [(1, 3, 3)] * 3, "pooling": [(1, 2, 2)] * 2}, "", id="the same, said for each level"),
+    ],
+)
+def test_fine_tuning_needs_the_same_levels(good: Data, tmp_path: Path, change: Data, message: str) -> None:
+    network = Network(depth=2, **change).model_dump(mode="json")
+    good["train"] = {"init": _checkpoint(tmp_path / "c.safetensors", network=network)}
+    good["network"] = {"depth": 2}
+    if message:
+        assert f"has another network than the settings: {message}" in _problems(good)["train.init"]
+    else:
+        check(good, "config.yaml")
+
+
+def test_a_model_decides_what_a_tile_is(good: Data, tmp_path: Path) -> None:
+    network = Network(depth=1, kernel=(3, 3, 3))
+    good["model"] = _checkpoint(tmp_path / "c.safetensors", network=network.model_dump(mode="json"))
+    good["predict"] = {"tile": [13, 44, 44]}
+    assert check(good, "config.yaml").network == network
+    good["predict"] = {"tile": [44, 44]}
+    assert "this network takes tiles (z, y, x)" in _problems(good)["predict.tile"]
+    good["predict"] = {"tile": [13, 44, 45]}
+    assert "near sizes that it can take are [13, 44, 44] and [13, 44, 46]" in _problems(good)["predict.tile"]
+
+
+@pytest.mark.parametrize("kernel", [[], [(1, 3, 3)] * 2], ids=["none", "too few"])
+def test_kernels_that_make_no_network_are_named(good: Data, tmp_path: Path, kernel: list[Any]) -> None:
+    good["network"] = {"kernel": kernel}
+    found = f"is a list of {len(kernel)}; a network of depth 4 needs 5"
+    assert _problems(good) == {"network.kernel": found}
+    del good["network"]
+    network = Network().model_dump(mode="json") | {"kernel": kernel}
+    good["model"] = _checkpoint(tmp_path / "c.safetensors", network=network)
+    assert f"its network.kernel {found}" in _problems(good)["model"]
+
+
+def test_a_model_that_cannot_be_read_says_nothing_of_tiles(good: Data, tmp_path: Path) -> None:
+    good["model"] = str(tmp_path / "none.safetensors")
+    good["predict"] = {"tile": [1, 1]}
+    assert set(_problems(good)) == {"model"}
+
+
 def test_a_model_brings_its_own_network(good: Data, tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "small.tif", np.zeros((6, 20, 20), np.uint8))
     good["volumes"] = {"small": {"role": "predict", "image": str(tmp_path / "small.tif")}}
@@ -198,13 +247,24 @@ def test_a_model_brings_its_own_network(good: Data, tmp_path: Path) -> None:
     assert "the network pools 16 of them into one" in _problems(good)["volumes.small.image"]
 
 
-def test_checkpoints_of_this_package_are_read(good: Data, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "network", [Network(width=2), Network(width=2, depth=1, kernel=[(1, 3, 3), (3, 3, 3)])], ids=["2D", "3D"]
+)
+def test_checkpoints_of_this_package_are_read(good: Data, tmp_path: Path, network: Network) -> None:
     from unetpipe.nets.checkpoint import save_checkpoint
     from unetpipe.nets.unet import UNet
 
-    save_checkpoint(tmp_path / "c.safetensors", UNet(Network(width=2), 2), {"classes": ["membrane", "inside"]})
+    save_checkpoint(tmp_path / "c.safetensors", UNet(network, 2), {"classes": ["membrane", "inside"]})
     good["model"] = str(tmp_path / "c.safetensors")
-    check(good, "config.yaml")
+    assert check(good, "config.yaml").network == network
+
+
+def test_a_checkpoint_that_knows_no_kernels_is_a_2d_network(good: Data, tmp_path: Path) -> None:
+    old = {"name": "unet", "width": 16, "depth": 4, "normalisation": "batch", "dropout": 0.0}
+    for key in ("model", "train"):
+        address = _checkpoint(tmp_path / f"{key}.safetensors", network=old)
+        settings = good | {key: address if key == "model" else {"init": address}}
+        assert check(settings, "config.yaml").network == Network()
 
 
 def test_readers_are_loaded_only_where_they_are_needed(good: Data, tmp_path: Path) -> None:
@@ -215,3 +275,52 @@ def test_readers_are_loaded_only_where_they_are_needed(good: Data, tmp_path: Pat
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "['tifffile']\n"
+
+
+@pytest.mark.parametrize(
+    ("change", "problems"),
+    [
+        pytest.param({"region": [[0, 6], [3, 70], [79, 80]], "mask": "{data_dir}/m.npy"}, {}, id="good"),
+        pytest.param({"region": [[0, 2], [0, 9], [0, 9]], "sections": [4, 6]}, {}, id="good-of-the-sections-used"),
+        pytest.param(
+            {"region": [[0, 3], [0, 9], [0, 9]], "sections": [4, 6]},
+            {"region": "[0, 3) along z reaches beyond the volume, which has 2 voxels there"},
+            id="beyond-the-sections-used",
+        ),
+        pytest.param(
+            {"region": [[0, 6], [0, 70], [70, 81]]},
+            {"region": "[70, 81) along x reaches beyond the volume, which has 80 voxels there"},
+            id="beyond",
+        ),
+        pytest.param(
+            {"region": [[0, 6], [70, 70], [90, 91]]}, {"region": "[70, 70) along y holds no voxel"}, id="empty"
+        ),
+        pytest.param(
+            {"region": [[0, 9], [0, 9], [0, 9]], "sections": [4, 7]},
+            {"sections": "[4, 7) reaches beyond the image, which has 6 sections"},
+            id="what-follows-from-another-mistake",
+        ),
+        pytest.param({"mask": "{data_dir}/n.npy"}, {"mask": "m.npy: is one of these meant?"}, id="no-mask"),
+        pytest.param({"mask": "{data_dir}/4d.npy"}, {"mask": "4 axes"}, id="mask-of-four-axes"),
+        pytest.param({"mask": "{data_dir}/<m>.npy"}, {"mask": "which Snakemake takes for a pattern"}, id="pattern"),
+    ],
+)
+def test_region_and_mask_must_fit_the_volume(good: Data, tmp_path: Path, change: Data, problems: Data) -> None:
+    # Of any resolution, also a finer one along an axis.
+    np.save(tmp_path / "m.npy", np.ones((2, 700, 3), np.float32))
+    np.save(tmp_path / "<m>.npy", np.ones((2, 2), np.uint8))
+    np.save(tmp_path / "4d.npy", np.ones((2, 2, 2, 2), np.uint8))
+    good["volumes"]["test"] |= change
+    if not problems:
+        assert check(good, "config.yaml").volumes["test"].region is not None
+        return
+    found = _problems(good)
+    assert set(found) == {f"volumes.test.{key}" for key in problems}
+    for key, text in problems.items():
+        assert text in found[f"volumes.test.{key}"]
+
+
+def test_what_is_not_predicted_has_neither_region_nor_mask(good: Data) -> None:
+    good["volumes"]["train"] |= {"region": [[0, 1], [0, 1], [0, 1]], "mask": "{data_dir}/test.tif"}
+    text = "has no meaning for a volume to train on, which is not predicted"
+    assert _problems(good) == {"volumes.train.region": text, "volumes.train.mask": text}

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
-from unetpipe.config import Settings, parse, read, schema
+from unetpipe.config import Settings, schema
 from unetpipe.errors import SettingsError, UserError
+from unetpipe.parse import parse, read
 
 ROOT = Path(__file__).parents[1]
 
@@ -90,6 +91,22 @@ def test_the_example_of_the_readme_can_be_used() -> None:
         pytest.param("phantom", {"fold": 3, "missing": 3}, "phantom.fold", "is the missing one", id="fold missing"),
         pytest.param("augment.tile", [300, 301], "augment.tile", "can take are [300, 300]", id="tile"),
         pytest.param("predict.tile", [31, 31], "predict.tile", "cannot take [31, 31]", id="tile of prediction"),
+        pytest.param("network.kernel", [1, 3], "network.kernel.2", "is required", id="kernel of two axes"),
+        pytest.param("network.kernel", [1, 4, 3], "network.kernel", "even along an axis", id="even kernel"),
+        pytest.param("network.kernel", [[1, 3, 3]] * 4, "network.kernel", "list of 4; a network of depth 4 needs 5",
+                     id="kernels of too few levels"),
+        pytest.param("network.kernel", [], "network.kernel", "", id="no kernels"),
+        pytest.param("network.pooling", [[1, 2, 2]] * 5, "network.pooling", "list of 5; a network of depth 4 needs 4",
+                     id="poolings of too many levels"),
+        pytest.param("network.pooling", [0, 2, 2], "network.pooling.0", "greater than or equal to 1",
+                     id="pooling of 0"),
+        pytest.param("network.sections", 2, "network.sections", "2 is even", id="even sections"),
+        pytest.param("network", {"kernel": [3, 3, 3], "sections": 3}, "network.sections", "is for 2D networks",
+                     id="sections of a 3D network"),
+        pytest.param("network.kernel", [3, 3, 3], "augment.tile", "this network takes tiles (z, y, x)",
+                     id="tile of a 2D network"),
+        pytest.param("predict.tile", [1, 44, 44], "predict.tile", "this network takes tiles (y, x)",
+                     id="tile of a 3D network"),
         pytest.param("augment.border_class", "cell", "augment.border_class", "none of the classes", id="border class"),
         pytest.param("predict.batch", 99, "predict.batch", "engine.max_batch", id="batch"),
         pytest.param("volumes.a.image", "a{x}.tif", "volumes.a.image", "takes for a pattern", id="pattern"),
@@ -128,6 +145,33 @@ def test_the_near_tile_sizes_are_legal() -> None:
     text = problems(with_change("augment.tile", [301, 411]))["augment.tile"]
     for near in text.split(" are ")[1].split(" and "):
         parse(with_change("augment.tile", yaml.safe_load(near)), "try.yaml")
+
+
+def of_network(network: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    return {**deepcopy(GOOD), "network": network, **changes}
+
+
+DEEP = {"depth": 2, "kernel": [[1, 3, 3], [3, 3, 3], [3, 3, 3]], "pooling": [[1, 2, 2], [2, 2, 2]]}
+
+
+@pytest.mark.parametrize(
+    ("network", "tile", "full"),
+    [
+        pytest.param({"depth": 2}, [44, 48], (1, 44, 48), id="2D"),
+        pytest.param({"depth": 2, "sections": 5}, [44, 48], (5, 44, 48), id="2.5D"),
+        pytest.param(DEEP, [18, 44, 48], (18, 44, 48), id="3D"),
+    ],
+)
+def test_a_tile_is_that_of_the_network(network: dict[str, Any], tile: list[int], full: tuple[int, ...]) -> None:
+    settings = parse(of_network(network, augment={"tile": tile}, predict={"tile": tile}), "try.yaml")
+    assert settings.predict.tile is not None
+    assert settings.network.tile(settings.augment.tile) == settings.network.tile(settings.predict.tile) == full
+
+
+def test_the_near_tile_sizes_of_a_3d_network_are_legal() -> None:
+    text = problems(of_network(DEEP, augment={"tile": [19, 47, 51]}))["augment.tile"]
+    for near in text.split(" are ")[1].split(" and "):
+        parse(of_network(DEEP, augment={"tile": yaml.safe_load(near)}), "try.yaml")
 
 
 def test_model_and_init_exclude_each_other() -> None:

@@ -1,25 +1,36 @@
 """Scores of a volume are those of the whole volume in memory, however it is cut."""
 
+import dataclasses
 import math
-from collections.abc import Callable
-from dataclasses import asdict
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cc3d
 import numpy as np
 import pytest
+import tifffile
+import zarr
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
+from skimage.metrics import adapted_rand_error
+from skimage.segmentation import watershed
+from sklearn.metrics import average_precision_score, jaccard_score
 
 import unetpipe
 from unetpipe import config
 from unetpipe.allocate import read_plan
+from unetpipe.config import Network
 from unetpipe.errors import UserError
-from unetpipe.evaluate import Task, add_up, count_block, evaluate, summary
+from unetpipe.evaluate import evaluate
 from unetpipe.files import read_json, write_json
-from unetpipe.grid import Plan, Shape, unet_geometry
-from unetpipe.metrics import baseline, confusion
-from unetpipe.volume import VolumeFile, create
+from unetpipe.grid import Plan, Region, Shape
+from unetpipe.metrics import baseline, confusion, segments, streaming, thinned, thresholds
+from unetpipe.metrics.components import THRESHOLDS
+from unetpipe.metrics.streaming import Cut, Task, Totals, count
+from unetpipe.metrics.summary import summary
+from unetpipe.volume import Image, VolumeFile, create
 
 IGNORE = 255
 CLASSES = ["membrane", "mitochondrion", "inside"]
@@ -51,10 +62,15 @@ def stored(make_volume: Callable[..., Path], tmp_path: Path) -> Store:
     """A function that gives ``volume.json`` and ``allocated.json`` of a finished prediction, cut into ``block``."""
 
     def store(
-        block: Shape, image: Labels, labels: Labels | None, probability: Labels, folder: Path = tmp_path
+        block: Shape,
+        image: Labels,
+        labels: Labels | None,
+        probability: Labels,
+        folder: Path = tmp_path,
+        classes: list[str] = CLASSES,
     ) -> tuple[Path, Path]:
         volume = make_volume(image, labels, name="cube", folder=folder, image_digest="image's", labels_digest="labels'")
-        geometry = unet_geometry(1)
+        geometry = Network(depth=1).geometry
         tile = geometry.tile_for((1, *block[1:]))
         plan = Plan(image.shape, tile, block, chunk=(block[0], 2, block[2]), batch=1, geometry=geometry)
         array = create(
@@ -62,17 +78,17 @@ def stored(make_volume: Callable[..., Path], tmp_path: Path) -> Store:
             shape=probability.shape,
             dtype="uint8",
             chunk=(1, *plan.chunk),
-            shard=(3, *block),
+            shard=(len(classes), *block),
             voxel_size_nm=(40, 4, 4),
-            channels=CLASSES,
+            channels=classes,
         )
         array[:] = probability
         allocated = {
             "probability": str(folder / "probability.zarr"),
             "array": "0",
-            "classes": CLASSES,
+            "classes": classes,
             "key": {"engine": "engine's"},
-            "plan": {**asdict(plan), "blocks": math.prod(plan.block_counts)},
+            "plan": {**dataclasses.asdict(plan), "blocks": math.prod(plan.block_counts)},
         }
         write_json(folder / "allocated.json", allocated)
         write_json(folder / "job-0.json", {"digest": "prediction's"})
@@ -81,77 +97,78 @@ def stored(make_volume: Callable[..., Path], tmp_path: Path) -> Store:
     return store
 
 
-def in_memory(image: Labels, labels: Labels, probability: Labels) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The tables of :func:`unetpipe.evaluate.add_up`, from whole arrays."""
-    predicted = np.argmax(probability, axis=0)
-    confusion = np.zeros((len(labels), 3, 3), np.int64)
-    for z, t, p in zip(
-        np.nonzero(labels != IGNORE)[0], labels[labels != IGNORE], predicted[labels != IGNORE], strict=True
-    ):
-        confusion[z, t, p] += 1
-    grey = np.zeros((4, baseline.BINS), np.int64)
-    edges = np.linspace(baseline.LOW, baseline.HIGH, baseline.BINS + 1)
-    mean = image.mean(axis=(1, 2)).astype(np.float32)
-    with np.errstate(divide="ignore"):
-        scale = (1 / image.std(axis=(1, 2))).astype(np.float32)
-    scale[MISSING] = 0
-    for z, section in enumerate(image.astype(np.float32)):
-        normalised = (section - mean[z]) * scale[z]
-        blurred = np.clip(gaussian_filter(normalised, SIGMA, mode="mirror"), edges[0], edges[-1])
-        for row, value in enumerate([0, 1, 2, IGNORE]):
-            grey[row] += np.histogram(blurred[labels[z] == value], edges)[0]
-    return confusion, grey
+def run(volume: Path, allocated: Path, classes: list[str], **changes: Any) -> dict[str, Any]:
+    """What the rule does, and what it writes."""
+    scores = allocated.parent / "scores.json"
+    arguments: dict[str, Any] = {
+        "validation": [],
+        "role": "test",
+        "classes": classes,
+        "objects": classes[-1],
+        "settings": config.Evaluate(baseline_sigma=SIGMA, largest_section=10**6),
+        "cores": 2,
+    }
+    evaluate(volume, allocated, [allocated.parent / "job-0.json"], scores=scores, **(arguments | changes))
+    found: dict[str, Any] = read_json(scores)
+    return found
+
+
+def counted(volume: Path, allocated: Path, largest_section: int, slabs: int = 1) -> dict[str, Any]:
+    """The scores without a cluster, of runs of so many slabs, in no order."""
+    description = read_json(allocated)
+    cut = dataclasses.replace(Cut.of(read_plan(description), largest_section, workers=1), slabs=slabs)
+    address = f"{description['probability']}/{description['array']}"
+    runs = [count(Task(volume, address, 2, SIGMA, cut, region)) for region in cut.runs()]
+    np.random.default_rng(0).shuffle(runs)
+    settings = config.Evaluate(baseline_sigma=SIGMA, largest_section=largest_section)
+    return summary(VolumeFile.read(volume), Totals.of(runs, cut, 3), CLASSES, "inside", settings, {})
 
 
 BLOCKS = [(1, 44, 38), (2, 16, 16), (3, 6, 38), (5, 44, 38), (8, 64, 64), (4, 10, 14)]
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=str)
-def test_the_counts_are_those_of_the_whole_volume_in_memory(stored: Store, block: Shape) -> None:
-    voxels = drawn()
-    volume, allocated = stored(block, *voxels)
-    plan = read_plan(read_json(allocated))
-    counts = (count_block(Task(volume, allocated, SIGMA, block.index)) for block in plan.blocks())
-    confusion, grey = add_up(counts, plan, 3)
-    expected_confusion, expected_grey = in_memory(*voxels)
-    assert np.array_equal(confusion, expected_confusion)
-    assert np.array_equal(grey, expected_grey)
-
-
-def run(volume: Path, allocated: Path, classes: list[str]) -> Path:
-    """What the rule does."""
-    scores = allocated.parent / "scores.json"
-    evaluate(
-        volume,
-        allocated,
-        [allocated.parent / "job-0.json"],
-        scores,
-        role="test",
-        classes=classes,
-        settings=config.Evaluate(baseline_sigma=SIGMA),
-        cores=2,
+@pytest.fixture(scope="module")
+def expected(make_volume: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> dict[bool, dict[str, Any]]:
+    """The scores of the volume as one block, read as a whole or not; from each part of the package by itself."""
+    image, labels, probability = drawn()
+    volume = VolumeFile.read(make_volume(image, labels, name="cube", image_digest="image's", labels_digest="labels'"))
+    predicted = np.argmax(probability, axis=0).astype(np.uint8)
+    blurred = baseline.blurred(Image(volume), Region((0, 0, 0), SHAPE), SIGMA)
+    found = segments.Segments(SHAPE[0])
+    found.add((0, 0, 0), 0, segments.count(labels, probability[2], 2, below=False, open_faces=False))
+    totals = Totals(
+        tables=np.stack([confusion.count(a, b, 3) for a, b in zip(labels, predicted, strict=True)]),
+        histograms=thresholds.count(labels, probability),
+        grey=baseline.count(blurred, labels, 3),
+        segments=found,
+        thinned=[thinned.section_scores(a, b, 2) for a, b in zip(labels, probability[2], strict=True)],
     )
-    return scores
+    cut = dataclasses.replace(totals, thinned=None)
+    settings = config.Evaluate(baseline_sigma=SIGMA, largest_section=10**6)
+    smaller = config.Evaluate(baseline_sigma=SIGMA, largest_section=0)
+    return {
+        True: summary(volume, totals, CLASSES, "inside", settings, {}),
+        False: summary(volume, cut, CLASSES, "inside", smaller, {}),
+    }
 
 
-def test_the_scores_follow_from_the_counts(stored: Store) -> None:
-    voxels = drawn()
-    scores = read_json(run(*stored((2, 16, 16), *voxels), CLASSES))
-    sections, grey = in_memory(*voxels)
-    table = sections.sum(axis=0)
-    expected = confusion.summary(table, CLASSES)
-    assert {key: scores[key] for key in expected} == expected
-    assert scores["baseline"] == baseline.summary(grey, CLASSES, SIGMA)
-    assert scores["confusion"] == table.tolist()
-    assert scores["per_section"] == [
-        {"section": z, "mean_iou": confusion.mean_iou(section), "missing": z == MISSING}
-        for z, section in enumerate(sections)
-    ]
-    assert scores["per_section"][1]["mean_iou"] is None, "a section without scored voxels"
-    assert scores["per_section"][MISSING]["mean_iou"] > 0, "a missing section is scored"
-    assert (scores["volume"], scores["role"], scores["shape"], scores["sections"]) == ("cube", "test", [*SHAPE], 5)
-    assert scores["version"] == unetpipe.__version__
-    assert scores["digests"] == {
+@pytest.mark.parametrize("whole", [True, False], ids=["whole sections", "cut sections"])
+@pytest.mark.parametrize("block", BLOCKS, ids=str)
+def test_the_scores_are_those_of_the_whole_volume_in_memory(
+    stored: Store, expected: dict[bool, dict[str, Any]], block: Shape, whole: bool
+) -> None:
+    found = counted(*stored(block, *drawn()), largest_section=10**6 if whole else 0)
+    assert found == expected[whole]
+
+
+def test_workers_and_blocks_change_nothing(stored: Store, expected: dict[bool, dict[str, Any]], tmp_path: Path) -> None:
+    found = run(*stored((1, 16, 16), *drawn()), CLASSES)
+    assert {key: found[key] for key in expected[True]} == expected[True]
+    again = run(*stored((2, 10, 14), *drawn(), tmp_path / "again"), CLASSES, cores=1)
+    assert again == found
+    assert (found["volume"], found["role"], found["shape"], found["sections"]) == ("cube", "test", [*SHAPE], 5)
+    assert found["version"] == unetpipe.__version__
+    assert found["digests"] == {
         "image": "image's",
         "labels": "labels'",
         "engine": "engine's",
@@ -159,11 +176,83 @@ def test_the_scores_follow_from_the_counts(stored: Store) -> None:
     }
 
 
-def scored(volume: Path, allocated: Path) -> dict[str, Any]:
-    """The scores without a cluster."""
-    plan = read_plan(read_json(allocated))
-    counts = (count_block(Task(volume, allocated, SIGMA, block.index)) for block in plan.blocks())
-    return summary(VolumeFile.read(volume), "test", CLASSES, *add_up(counts, plan, 3), SIGMA)
+def test_a_section_counts_by_itself_and_in_the_volume(expected: dict[bool, dict[str, Any]]) -> None:
+    scores = expected[True]
+    assert scores["per_section"][1]["mean_iou"] is None, "a section without scored voxels"
+    assert scores["per_section"][1]["v_rand"] is None
+    assert scores["segments"]["sections"]["scored_sections"] == 4
+    assert scores["per_section"][MISSING]["missing"], "a missing section is scored"
+    assert scores["per_section"][MISSING]["mean_iou"] > 0
+    tables = sum(section["scored_voxels"] for section in scores["per_section"])
+    assert tables == scores["scored_voxels"] == np.sum(scores["confusion"])
+    best = scores["segments"]["thinned"]["best"]["v_rand"]
+    sections = [section["v_rand"] for section in scores["per_section"] if section["v_rand"] is not None]
+    assert scores["v_rand"] == best["value"] == pytest.approx(np.mean(sections))
+
+
+def test_large_sections_go_without_thinned_scores_and_say_so(expected: dict[bool, dict[str, Any]]) -> None:
+    whole, cut = expected[True], expected[False]
+    assert whole["segments"]["left_out"] is None
+    assert "43 × 38 voxels is larger than evaluate.largest_section, 0" in cut["segments"]["left_out"]
+    assert cut["v_rand"] is cut["v_info"] is cut["warping_error"] is None
+    assert cut["segments"]["thinned"] is cut["segments"]["warping"] is None
+    for kind in ("sections", "volume"):
+        assert cut["segments"][kind] == whole["segments"][kind]
+
+
+def test_labels_and_probabilities_are_read_once(stored: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    volume, allocated = stored((2, 16, 16), *drawn())
+    read: Counter[str] = Counter()
+    get = zarr.Array.__getitem__
+
+    def counting(array: zarr.Array[Any], selection: Any) -> Any:
+        result = get(array, selection)
+        for name in ("labels", "probability"):
+            read[name] += np.asarray(result).size if f"{name}.zarr" in str(array.store_path) else 0
+        return result
+
+    monkeypatch.setattr(zarr.Array, "__getitem__", counting)
+    streaming._open.cache_clear()
+    counted(volume, allocated, largest_section=10**6)
+    voxels = math.prod(SHAPE)
+    section = SHAPE[1] * SHAPE[2]
+    # Three slabs of two sections, each a run of its own: one section is read again where two runs meet.
+    assert read["labels"] == voxels + 2 * section
+    assert read["probability"] == 3 * voxels + 2 * section
+    read.clear()
+    streaming._open.cache_clear()
+    counted(volume, allocated, largest_section=10**6, slabs=3)
+    assert read["labels"] == voxels
+    assert read["probability"] == 3 * voxels
+
+
+def test_a_threshold_chosen_on_validation_is_used_elsewhere(stored: Store, tmp_path: Path) -> None:
+    first = run(*stored((5, 44, 38), *drawn(), tmp_path / "validate"), CLASSES, role="validate")
+    assert first["segments"]["validation"] is None
+    assert first["segments"]["thinned"]["at_validation"] is None
+    chosen = first["segments"]["thinned"]["best"]["v_rand"]["threshold"]
+    image, labels, probability = drawn()
+    place = stored((5, 44, 38), image, labels, probability // 2, tmp_path / "test")
+    second = run(*place, CLASSES, validation=[tmp_path / "validate" / "scores.json"])
+    assert second["segments"]["validation"] == {"threshold": chosen, "volumes": ["cube"]}
+    at = THRESHOLDS.index(chosen)
+    for kind in ("thinned", "warping", "sections", "volume"):
+        found = second["segments"][kind]
+        assert found["at_validation"] == {measure: values[at] for measure, values in found["curve"].items()}
+    # Half as probable: what is best there lies elsewhere.
+    assert (
+        second["segments"]["thinned"]["best"]["v_rand"]["value"]
+        > second["segments"]["thinned"]["at_validation"]["v_rand"]
+    )
+
+
+def test_validation_without_a_scored_section_chooses_nothing(stored: Store, tmp_path: Path) -> None:
+    image, labels, probability = drawn()
+    run(*stored((5, 44, 38), image, np.zeros_like(labels), probability, tmp_path / "validate"), CLASSES)
+    scores = run(
+        *stored((5, 44, 38), *drawn(), tmp_path / "test"), CLASSES, validation=[tmp_path / "validate" / "scores.json"]
+    )
+    assert scores["segments"]["validation"] is None
 
 
 def test_the_score_of_the_volume_is_not_the_mean_over_sections(stored: Store) -> None:
@@ -173,7 +262,7 @@ def test_the_score_of_the_volume_is_not_the_mean_over_sections(stored: Store) ->
     probability[0] = 200
     probability[1, 0, 0, :2] = 255
     image = np.arange(32, dtype=np.uint8).reshape(2, 4, 4)
-    result = scored(*stored((2, 4, 4), image, labels, probability))
+    result = counted(*stored((2, 4, 4), image, labels, probability), largest_section=10**6)
     assert result["classes"]["membrane"]["iou"] == 28 / 30
     assert result["classes"]["mitochondrion"]["iou"] == 2 / 4
     assert result["classes"]["inside"]["iou"] is None
@@ -182,13 +271,80 @@ def test_the_score_of_the_volume_is_not_the_mean_over_sections(stored: Store) ->
     assert [section["mean_iou"] for section in result["per_section"]] == [pytest.approx((12 / 14 + 2 / 4) / 2), 1.0]
 
 
-def test_a_volume_without_a_scored_voxel_has_no_scores(stored: Store) -> None:
+def numbers(data: Any) -> Iterator[float]:
+    """All numbers in JSON data."""
+    if isinstance(data, dict):
+        for value in data.values():
+            yield from numbers(value)
+    elif isinstance(data, list):
+        for value in data:
+            yield from numbers(value)
+    elif isinstance(data, float):
+        yield data
+
+
+@pytest.mark.parametrize(
+    ("truth", "predicted"),
+    [
+        pytest.param(IGNORE, 0, id="nothing scored"),
+        pytest.param(0, 0, id="one class, no objects"),
+        pytest.param(2, 2, id="objects alone"),
+        pytest.param(2, 0, id="no object predicted"),
+        pytest.param(0, 2, id="objects predicted that are none"),
+    ],
+)
+def test_uniform_volumes_are_scored_without_a_nan(stored: Store, truth: int, predicted: int) -> None:
     image, labels, probability = drawn()
-    result = scored(*stored((5, 44, 38), image, np.full_like(labels, IGNORE), probability))
-    assert result["scored_voxels"] == 0
-    assert result["mean_iou"] is result["pixel_error"] is result["baseline"]["mean_iou"] is None
-    assert result["left_out"] == CLASSES
-    assert {section["mean_iou"] for section in result["per_section"]} == {None}
+    probability = np.where(np.arange(3)[:, None, None, None] == predicted, 255, 0) * np.ones_like(probability)
+    place = stored((2, 16, 16), image, np.full_like(labels, truth), probability.astype(np.uint8))
+    for largest in (0, 10**6):
+        result = counted(*place, largest_section=largest)
+        assert all(math.isfinite(value) for value in numbers(result))
+    perfect = truth == predicted
+    assert result["mean_iou"] == (None if truth == IGNORE else float(perfect))
+    assert result["scored_voxels"] == (0 if truth == IGNORE else math.prod(SHAPE))
+    if truth == 2:
+        assert (result["v_rand"] == result["v_info"] == 1) == perfect
+        assert result["one_class"]["v_rand"] == 1
+    else:
+        assert result["v_rand"] is result["v_info"] is result["one_class"]["v_rand"] is None
+    assert result["warping_error"] == (None if truth == IGNORE else 0.0 if perfect else result["warping_error"])
+
+
+def test_real_sections_score_as_by_other_implementations(
+    isbi_dir: Path, make_volume: Callable[..., Path], stored: Store
+) -> None:
+    """Sections 16-19 with a blurred image for a prediction: the table that the report shows."""
+    image = tifffile.imread(isbi_dir / "train-volume.tif")[16:20, :300, :260]
+    truth = (tifffile.imread(isbi_dir / "train-labels.tif")[16:20, :300, :260] > 0).astype(np.uint8)
+    inside = gaussian_filter(image.astype(np.float32), (0, 2, 2)).astype(np.uint8)
+    probability = np.stack([255 - inside, inside])
+    volume, allocated = stored((2, 96, 96), image, truth, probability, classes=["membrane", "inside"])
+    settings = config.Evaluate(baseline_sigma=2.0)
+    found = {
+        largest: run(
+            volume, allocated, ["membrane", "inside"], settings=settings.model_copy(update={"largest_section": largest})
+        )
+        for largest in (2**24, 0)
+    }
+    scores = found[2**24]
+    for kind in ("sections", "volume"):
+        assert found[0]["segments"][kind] == scores["segments"][kind]
+    predicted = (inside > 255 - inside).astype(np.uint8)
+    assert scores["mean_iou"] == pytest.approx(jaccard_score(truth.ravel(), predicted.ravel(), average="macro"))
+    assert scores["pixel_error"] == np.mean(predicted != truth)
+    assert scores["classes"]["inside"]["average_precision"] == pytest.approx(
+        average_precision_score(truth.ravel(), inside.ravel())
+    )
+    at = 4  # threshold 0.5
+    errors = []
+    for section, section_truth in zip(inside, truth, strict=True):
+        markers = cc3d.connected_components(section > 127, connectivity=4).astype(np.int32)
+        filled = watershed(255 - section, markers)
+        segments_ = cc3d.connected_components(section_truth, connectivity=4)
+        error, _, _ = adapted_rand_error(segments_, filled, ignore_labels=(0,))
+        errors.append(error)
+    assert scores["segments"]["thinned"]["curve"]["adapted_rand_error"][at] == pytest.approx(np.mean(errors))
 
 
 def without_labels(stored: Store, _: Path) -> None:

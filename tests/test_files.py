@@ -1,5 +1,8 @@
 """Small files: whole or not at all."""
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +23,30 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
         fail()
     assert read_json(path) == {"old": 1}
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.json"]
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from unetpipe.files import replacing
+with replacing(Path(sys.argv[1])) as temporary:
+    temporary.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_has_left_is_removed_and_nothing_of_one_that_lives(tmp_path: Path) -> None:
+    path, other = tmp_path / "a.json", tmp_path / "a.json.json"
+    for each in (path, other):
+        status = subprocess.run([sys.executable, "-c", _KILLED, each], check=False).returncode
+        assert status == -signal.SIGKILL
+    (left,) = tmp_path.glob(".a.json.json.*")
+    with replacing(path) as temporary:
+        write_json(path, {"in": "between"})
+        assert {*tmp_path.iterdir()} == {path, temporary, left}
+        temporary.write_text("{}")
+    assert read_json(path) == {}
+    assert {*tmp_path.iterdir()} == {path, left}
 
 
 def test_a_new_file_may_be_read_by_the_group(tmp_path: Path) -> None:

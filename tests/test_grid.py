@@ -1,16 +1,80 @@
 """Geometry: every voxel is written once, every origin is aligned, every call has the one shape of the plan."""
 
+import json
 import math
 from collections import Counter
+from dataclasses import asdict
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from unetpipe.grid import Block, Geometry, Plan, Region, unet_geometry
+from unetpipe.config import Network
+from unetpipe.grid import AXES, Block, Geometry, Plan, Region, triple, unet_geometry
 
 DEPTHS = st.integers(1, 5)
+SHAPES = st.tuples(*[st.integers(1, 4)] * 3)
+
+
+@st.composite
+def geometries(draw: st.DrawFn) -> Geometry:
+    """Of networks of any dimension, with a kernel and a pooling for each level and axis."""
+    depth = draw(DEPTHS)
+    flat = draw(st.booleans())
+    kernels, poolings = (
+        [triple([1, *shape[1:]]) if flat else shape for shape in draw(st.lists(SHAPES, min_size=n, max_size=n))]
+        for n in (depth + 1, depth)
+    )
+    odd = [triple([2 * n - 1 for n in kernel]) for kernel in kernels]
+    geometry = unet_geometry(odd, poolings)
+    return unet_geometry(odd, poolings, draw(st.sampled_from([1, 3, 5]))) if geometry.dimensions == 2 else geometry
+
+
+def lost_and_pooled(kernels: list[int], poolings: list[int], size: int) -> int:
+    """What goes through the network along one axis comes out as so much; 0 if it cannot."""
+    passed = []
+    for kernel, pooling in zip(kernels, poolings, strict=False):
+        size -= 2 * (kernel - 1)
+        passed.append(size)
+        if size <= 0 or size % pooling:
+            return 0
+        size //= pooling
+    size -= 2 * (kernels[-1] - 1)
+    for kernel, pooling, skip in zip(kernels[-2::-1], poolings[::-1], passed[::-1], strict=True):
+        size = size * pooling
+        if size <= 0 or (skip - size) % 2:
+            return 0
+        size -= 2 * (kernel - 1)
+    return max(0, size)
+
+
+@given(
+    st.integers(1, 4).flatmap(
+        lambda depth: st.tuples(
+            st.lists(st.sampled_from([1, 3, 5]), min_size=depth + 1, max_size=depth + 1),
+            st.lists(st.integers(1, 4), min_size=depth, max_size=depth),
+        )
+    ),
+    st.integers(1, 400),
+    st.sampled_from(range(3)),
+)
+def test_legal_sizes_are_those_that_pass_through_all_levels(
+    levels: tuple[list[int], list[int]], size: int, axis: int
+) -> None:
+    kernels, poolings = levels
+    # The other axes only make it a 3D network; each of them has a legal size.
+    geometry = unet_geometry(
+        [triple([kernel if i == axis else 3 for i in range(3)]) for kernel in kernels],
+        [triple([pooling if i == axis else 1 for i in range(3)]) for pooling in poolings],
+    )
+    assume(axis > 0 or geometry.dimensions == 3)
+    tile = triple([size if i == axis else n for i, n in enumerate(geometry.tile_for((1, 1, 1)))])
+    output = lost_and_pooled(kernels, poolings, size)
+    # A tile that keeps less than one pooling comes through, but gives nothing aligned.
+    assert geometry.is_legal(tile) == (output >= geometry.pooling[axis])
+    if output:
+        assert geometry.output(tile)[axis] == output
 
 
 @st.composite
@@ -24,6 +88,7 @@ def plans(draw: st.DrawFn) -> Plan:
         geometry.border,
         geometry.pooling,
         tuple(2 * b % p for b, p in zip(geometry.border, geometry.pooling, strict=True)),
+        dimensions=3,
     )
     tile = geometry.tile_for([draw(st.integers(1, 9)) for _ in range(3)])
     kept = geometry.kept(tile)
@@ -63,19 +128,72 @@ def test_blocks_start_at_shards(plan: Plan) -> None:
     assert len({block.name for block in plan.blocks()}) == len(starts)
 
 
-@given(DEPTHS, st.integers(1, 700), st.integers(1, 700))
-def test_tile_for_is_the_smallest_legal_tile(depth: int, y: int, x: int) -> None:
-    geometry = unet_geometry(depth)
-    tile = geometry.tile_for((1, y, x))
+@given(geometries(), st.tuples(*[st.integers(1, 700)] * 3), st.sampled_from(range(3)))
+def test_tile_for_is_the_smallest_legal_tile(geometry: Geometry, wanted: tuple[int, int, int], axis: int) -> None:
+    tile = geometry.tile_for(wanted)
     assert geometry.is_legal(tile)
-    assert all(k >= n for k, n in zip(geometry.kept(tile), (1, y, x), strict=True))
-    smaller = (1, tile[1] - geometry.pooling[1], tile[2])
-    assert not geometry.is_legal(smaller) or geometry.kept(smaller)[1] < y
+    if geometry.dimensions == 2:
+        # One section, whatever is asked for.
+        assert geometry.kept(tile)[0] == geometry.output(tile)[0] == 1
+        wanted = (1, *wanted[1:])
+    assert all(k >= n for k, n in zip(geometry.kept(tile), wanted, strict=True))
+    smaller = triple([n - geometry.pooling[i] * (i == axis) for i, n in enumerate(tile)])
+    assert not geometry.is_legal(smaller) or geometry.kept(smaller)[axis] < wanted[axis]
+
+
+@given(geometries())
+def test_json_keeps_all_of_a_geometry(geometry: Geometry) -> None:
+    assert Geometry.of(json.loads(json.dumps(asdict(geometry)))) == geometry
+
+
+@pytest.mark.parametrize(
+    ("network", "border", "pooling"),
+    [
+        pytest.param(Network(depth=1), (0, 8, 8), (1, 2, 2), id="2D"),
+        pytest.param(Network(depth=1, sections=5), (2, 8, 8), (1, 2, 2), id="2.5D"),
+        # arXiv:1606.06650, figure 2: 132 x 132 x 116 voxels give 44 x 44 x 28.
+        pytest.param(Network(depth=3, kernel=(3, 3, 3), pooling=(2, 2, 2)), (44, 44, 44), (8, 8, 8), id="3D U-Net"),
+        pytest.param(
+            Network(depth=2, kernel=[(1, 3, 3), (3, 3, 3), (3, 3, 3)], pooling=[(1, 2, 2), (2, 2, 2)]),
+            # Twice one voxel a side in the middle level, once two of twice its size in the lowest.
+            (8, 20, 20),
+            (2, 4, 4),
+            id="thick sections",
+        ),
+    ],
+)
+def test_border_and_pooling_of_each_axis(
+    network: Network, border: tuple[int, int, int], pooling: tuple[int, int, int]
+) -> None:
+    assert (network.geometry.border, network.geometry.pooling) == (border, pooling)
+    assert network.geometry.dimensions == (3 if pooling[0] > 1 else 2)
+
+
+@pytest.mark.parametrize("sections", [1, 3, 7])
+def test_along_z_a_2d_network_takes_its_sections_alone(sections: int) -> None:
+    network = Network(depth=2, sections=sections)
+    assert network.tile((44, 48)) == (sections, 44, 48)
+    assert network.geometry.is_legal((sections, 44, 48))
+    assert not any(network.geometry.is_legal((z, 44, 48)) for z in range(1, 12) if z != sections)
+
+
+@pytest.mark.parametrize(
+    ("network", "voxels", "message"),
+    [
+        pytest.param(Network(), (1, 300, 300), r"has 3 axes; this network takes tiles \(y, x\)", id="2D"),
+        pytest.param(
+            Network(kernel=(3, 3, 3)), (300, 300), r"has 2 axes; this network takes tiles \(z, y, x\)", id="3D"
+        ),
+    ],
+)
+def test_a_tile_has_the_axes_of_the_network(network: Network, voxels: tuple[int, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        network.tile(voxels)
 
 
 def test_the_papers_geometry() -> None:
     # arXiv:1505.04597, figure 1
-    geometry = unet_geometry(4)
+    geometry = Network(depth=4).geometry
     assert geometry.output((1, 572, 572)) == (1, 388, 388)
     assert geometry.border == (0, 92, 92)
     assert geometry.pooling == (1, 16, 16)
@@ -84,11 +202,17 @@ def test_the_papers_geometry() -> None:
     assert not geometry.is_legal((1, 570, 572))
 
 
-@given(DEPTHS)
-def test_an_input_that_keeps_nothing_is_not_legal(depth: int) -> None:
-    geometry = unet_geometry(depth)
-    assert not geometry.is_legal((1, geometry.base[1], geometry.base[2]))
-    assert not geometry.is_legal((0, *geometry.tile_for((1, 1, 1))[1:]))
+@given(geometries(), st.sampled_from(range(3)))
+def test_an_input_that_keeps_nothing_is_not_legal(geometry: Geometry, axis: int) -> None:
+    smallest = geometry.tile_for((1, 1, 1))
+    assert not geometry.is_legal([n - geometry.pooling[i] * (i == axis) for i, n in enumerate(smallest)])
+    assert not geometry.is_legal([geometry.base[i] if i == axis else n for i, n in enumerate(smallest)])
+
+
+@given(geometries())
+def test_a_chosen_tile_keeps_about_as_many_voxels_in_every_dimension(geometry: Geometry) -> None:
+    assert 2**19 <= math.prod(geometry.most_kept) <= 2**21
+    assert (geometry.most_kept[AXES.index("z")] == 1) == (geometry.dimensions == 2)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +231,7 @@ def test_impossible_plans_are_refused(change: dict[str, object], message: str) -
         "block": (8, 384, 384),
         "chunk": (8, 128, 128),
         "batch": 1,
-        "geometry": unet_geometry(4),
+        "geometry": Network(depth=4).geometry,
     }
     Plan(**good)
     with pytest.raises(ValueError, match=message):
@@ -131,7 +255,7 @@ def test_relative_to_moves(region: Region) -> None:
 
 
 def test_block_names_are_their_indices() -> None:
-    plan = Plan((9, 40, 40), (1, 48, 48), (8, 32, 32), (8, 32, 32), 1, unet_geometry(1))
+    plan = Plan((9, 40, 40), (1, 48, 48), (8, 32, 32), (8, 32, 32), 1, Network(depth=1).geometry)
     assert [block.name for block in plan.blocks()][:3] == ["0.0.0", "0.0.1", "0.1.0"]
     assert Block(plan, (1, 1, 1)).write == Region((8, 32, 32), (9, 40, 40))
 

@@ -41,6 +41,52 @@ def test_a_log_cut_anywhere_loses_only_what_was_cut(
     assert record.done().keys() == whole | {"next"}
 
 
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 2), st.booleans(), st.sampled_from("xyz")), max_size=12)
+)
+def test_the_highest_round_counts_whoever_wrote_it_when(
+    tmp_path_factory: pytest.TempPathFactory, written: list[tuple[str, int, bool, str]]
+) -> None:
+    record = Record.open(tmp_path_factory.mktemp("r") / "progress", {}, "refuse", "it")
+    for name, number, void, writer in written:
+        entry = {"name": name, "void": True} if void else {"name": name}
+        # Absent, it is 0.
+        record.append(writer, entry | ({"round": number} if number else {}))
+    # In its round, what is void comes before what is not.
+    best = {name: max((r, v) for n, r, v, _ in written if n == name) for name, *_ in written}
+    there = {name: number for name, (number, void) in best.items() if not void}
+    assert record.latest(lambda entry: entry.get("round", 0)) == there
+    assert record.done().keys() == there.keys()
+
+
+def test_of_each_piece_only_what_is_asked_for_is_kept(tmp_path: Path) -> None:
+    record = Record.open(tmp_path / "progress", {}, "refuse", "it")
+    record.append("one", {"name": "a", "bytes": 1, "round": 1})
+    record.append("two", {"name": "a", "bytes": 2})
+    record.append("two", {"name": "b", "bytes": 3})
+    assert record.latest(lambda entry: entry["bytes"]) == {"a": 1, "b": 3}
+
+
+@pytest.mark.parametrize("line", [b'{"name":"b"', b"12", b"[]", b'{"name":1}', b"{}", b'{"name":"\xff"}', b"\0\0\0"])
+def test_a_line_that_is_no_entry_is_left_out(line: bytes, tmp_path: Path) -> None:
+    record = Record.open(tmp_path / "progress", {}, "refuse", "it")
+    record.append("one", {"name": "a"})
+    with (record.folder / "one.jsonl").open("ab") as log:
+        log.write(line)
+    record.append("one", {"name": "c"})
+    assert [entry["name"] for entry in record.entries()] == ["a", "c"]
+
+
+def test_the_logs_grow_with_each_entry(tmp_path: Path) -> None:
+    record = Record.open(tmp_path / "progress", {}, "refuse", "it")
+    assert record.logs() == {}
+    sizes = []
+    for name in "abc":
+        record.append("one", {"name": name})
+        sizes.append(record.logs()["one.jsonl"].st_size)
+    assert sizes == sorted(set(sizes))
+
+
 def test_another_key_is_refused_with_what_differs_and_nothing_is_touched(tmp_path: Path) -> None:
     folder = tmp_path / "progress"
     record = Record.open(folder, {"engine": "a", "plan": {"tile": [1, 2], "batch": 1}}, "refuse", "it")

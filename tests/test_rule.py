@@ -12,7 +12,7 @@ import pytest
 
 from unetpipe import rule
 from unetpipe.config import Train
-from unetpipe.errors import UserError
+from unetpipe.errors import StoppedError, UserError
 
 ROOT = Path(__file__).parents[1]
 RULES = sorted(path.stem for path in (ROOT / "workflow" / "rules").glob("*.smk") if path.stem != "common")
@@ -108,6 +108,7 @@ def test_names_that_do_not_fit_are_refused(changes: dict[str, Any], message: str
     [
         pytest.param(UserError("asked", "found this", "do that"), 1, False, id="user's mistake"),
         pytest.param(KeyboardInterrupt(), 130, False, id="interrupted"),
+        pytest.param(StoppedError("ended by SIGTERM", 143), 143, False, id="end of a walltime"),
         pytest.param(OSError(errno.ENOSPC, "No space left on device"), 1, False, id="full disk"),
         pytest.param(OSError(errno.EIO, "Input/output error"), 2, True, id="failing disk"),
         pytest.param(RuntimeError("defect"), 2, True, id="defect"),

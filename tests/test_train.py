@@ -34,7 +34,6 @@ from unetpipe.nets.unet import UNet
 from unetpipe.train import learning_rate, train, weighted_loss
 
 CLASSES = ["membrane", "inside"]
-TILE, BORDER = 36, 8  # depth 1
 
 MODERN = {
     "network": config.Network(width=4, depth=1, normalisation="batch", dropout=0.2),
@@ -55,6 +54,19 @@ RECIPES = [pytest.param(MODERN, id="modern"), pytest.param(PAPER, id="paper")]
 Recipe = dict[str, Any]
 
 
+def of_network(recipe: Recipe, **changes: Any) -> Recipe:
+    return {**recipe, "network": recipe["network"].model_copy(update=changes)}
+
+
+FLAT_SECTIONS, DEEP = {"sections": 3}, {"kernel": [(1, 3, 3), (3, 3, 3)]}
+DIMENSIONS = [
+    *RECIPES,
+    pytest.param(of_network(MODERN, **FLAT_SECTIONS), id="modern-2.5D"),
+    pytest.param(of_network(MODERN, **DEEP), id="modern-3D"),
+    pytest.param(of_network(PAPER, **DEEP), id="paper-3D"),
+]
+
+
 def with_settings(recipe: Recipe, **changes: Any) -> Recipe:
     return {**recipe, "settings": recipe["settings"].model_copy(update=changes)}
 
@@ -62,21 +74,21 @@ def with_settings(recipe: Recipe, **changes: Any) -> Recipe:
 class Toy:
     """Samples of smooth noise, in which what is dark is membrane: easy to learn."""
 
-    def __init__(self, folder: Path, count: int = 6, tiles: int = 2) -> None:
+    def __init__(self, folder: Path, recipe: Recipe = MODERN, count: int = 6, tiles: int = 2) -> None:
         self.folder = folder
-        self.arrays = self._draw(count, 1) | {
-            "weight": np.ones((count, TILE - 2 * BORDER, TILE - 2 * BORDER), np.float16)
-        }
+        self.geometry = recipe["network"].geometry
+        self.tile = self.geometry.tile_for((2, 20, 20))
+        self.output = self.geometry.output(self.tile)
+        self.arrays = self._draw(count, 1) | {"weight": np.ones((count, *self.output), np.float16)}
         self.validation = self._draw(tiles, 2)
 
-    @staticmethod
-    def _draw(count: int, seed: int) -> dict[str, NDArray[Any]]:
-        noise = np.random.default_rng(seed).standard_normal((count, TILE, TILE))
-        image = gaussian_filter(noise, (0, 3, 3)) * 10
-        inner = slice(BORDER, TILE - BORDER)
+    def _draw(self, count: int, seed: int) -> dict[str, NDArray[Any]]:
+        noise = np.random.default_rng(seed).standard_normal((count, *self.tile))
+        image = gaussian_filter(noise, (0, 0, 3, 3)) * 10
+        inner = tuple(slice(b, n - b) for b, n in zip(self.geometry.border, self.tile, strict=True))
         return {
             "image": encode(image.astype(np.float32)),
-            "label": (image[:, inner, inner] > -0.3).astype(np.uint8),
+            "label": (image[(slice(None), *inner)] > -0.3).astype(np.uint8),
             "source": np.ones((count, 5), np.int64),
         }
 
@@ -85,12 +97,11 @@ class Toy:
         folder = self.folder / name
         store = folder / "samples.zarr"
         count = len(self.arrays["image"])
-        output = self.arrays["label"].shape[1:]
-        samples_module.create(store, count, (TILE, TILE), output, "key")
+        samples_module.create(store, count, self.tile, self.output, "key")
         for start in range(0, count, samples_module.SHARD):
             part = {key: data[start : start + samples_module.SHARD] for key, data in self.arrays.items()}
             samples_module.write_shard(store, "train", start, part)
-        samples_module.write_validation(store, (TILE, TILE), output, self.validation)
+        samples_module.write_validation(store, self.tile, self.output, self.validation)
         write_json(folder / "samples.json", {"digest": "0" * 64})
         return folder
 
@@ -124,9 +135,9 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("threads", [1, 2], ids="{}_threads".format)
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_one_seed_gives_the_same_bytes(toy: Toy, recipe: Recipe, threads: int) -> None:
-    folder = toy.write()
+@pytest.mark.parametrize("recipe", DIMENSIONS)
+def test_one_seed_gives_the_same_bytes(tmp_path: Path, recipe: Recipe, threads: int) -> None:
+    folder = Toy(tmp_path, recipe).write()
     recipe = with_settings(recipe, threads=threads, steps=12)
     first, again, other = (run(folder, recipe, name=name, seed=seed) for name, seed in (("a", 1), ("b", 1), ("c", 2)))
     assert digest(first) == digest(again)
@@ -181,6 +192,20 @@ def break_in(patch: pytest.MonkeyPatch, step: int, error: type[BaseException], d
 
     broken_step.__wrapped__ = whole_step  # type: ignore[attr-defined]
     patch.setattr(unetpipe.train, "_step", broken_step)
+
+
+@pytest.mark.parametrize("recipe", [of_network(MODERN, **DEEP), of_network(PAPER, **DEEP)], ids=["modern", "paper"])
+def test_a_killed_run_in_3d_ends_in_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: Recipe
+) -> None:
+    folder = Toy(tmp_path, recipe).write()
+    whole = run(folder, recipe, name="whole")
+    with monkeypatch.context() as patch:
+        break_in(patch, 12, Killed, [])
+        with pytest.raises(Killed):
+            run(folder, recipe)
+    assert list((folder / "model").glob("resume/*/state.safetensors"))
+    assert digest(run(folder, recipe)) == digest(whole)
 
 
 @pytest.mark.parametrize("what", ["_write_history", "save_checkpoint"])
@@ -290,16 +315,17 @@ def test_the_precision_follows_from_the_processor(
     assert ("no instructions for bf16" in caplog.text) == (flags == "avx2")
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_it_learns(toy: Toy, recipe: Recipe) -> None:
-    rows = history_of(run(toy.write(), with_settings(recipe, steps=200, validate_every=50)))
+@pytest.mark.parametrize("recipe", DIMENSIONS)
+def test_it_learns(tmp_path: Path, recipe: Recipe) -> None:
+    rows = history_of(run(Toy(tmp_path, recipe).write(), with_settings(recipe, steps=200, validate_every=50)))
     losses = [float(row["loss"]) for row in rows]
     assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:5])
     assert float(rows[-1]["validation_mean_iou"]) > 0.75
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_the_best_weights_are_kept(toy: Toy, recipe: Recipe) -> None:
+@pytest.mark.parametrize("recipe", DIMENSIONS)
+def test_the_best_weights_are_kept(tmp_path: Path, recipe: Recipe) -> None:
+    toy = Toy(tmp_path, recipe)
     checkpoint = run(toy.write(), recipe)
     scored = [row for row in history_of(checkpoint) if row["validation_mean_iou"]]
     assert [int(row["step"]) for row in scored] == [6, 12, 18, 24]
@@ -308,7 +334,7 @@ def test_the_best_weights_are_kept(toy: Toy, recipe: Recipe) -> None:
     assert metadata["training"]["best_step"] == int(best["step"])
     assert metadata["training"]["validated"] is True
     with torch.no_grad():
-        logits = network(torch.from_numpy(decode(toy.validation["image"])[:, None]))
+        logits = network(torch.from_numpy(decode(toy.validation["image"])))
     table = count(toy.validation["label"], logits.argmax(1).numpy().astype(np.uint8), len(CLASSES))
     assert mean_iou(table) == float(best["validation_mean_iou"])
 
@@ -332,13 +358,13 @@ def test_training_ends_when_nothing_gets_better(toy: Toy) -> None:
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_ignored_voxels_teach_nothing(toy: Toy, recipe: Recipe) -> None:
-    toy.arrays["label"][:, :, :7] = 255
+    toy.arrays["label"][..., :7] = 255
     weights = []
     for name, weight in (("a", 0), ("b", 60_000)):
-        toy.arrays["weight"][:, :, :7] = weight
+        toy.arrays["weight"][..., :7] = weight
         weights.append(load_file(run(toy.write(name), recipe)))
     assert all(np.array_equal(weights[0][key], weights[1][key]) for key in weights[0])
-    toy.arrays["weight"][:, :, 7:9] = 3
+    toy.arrays["weight"][..., 7:9] = 3
     assert not np.array_equal(load_file(run(toy.write("c"), recipe))["head.weight"], weights[0]["head.weight"])
 
 
@@ -363,7 +389,7 @@ def test_the_history_has_a_row_for_each_step(toy: Toy) -> None:
 def test_the_checkpoint_describes_itself(toy: Toy) -> None:
     metadata = read_metadata(run(toy.write(), MODERN))
     assert metadata["classes"] == CLASSES
-    assert metadata["geometry"] == {"border": [0, 8, 8], "pooling": [1, 2, 2], "base": [0, 0, 0]}
+    assert metadata["geometry"] == {"border": [0, 8, 8], "pooling": [1, 2, 2], "base": [0, 0, 0], "dimensions": 2}
     assert metadata["network"] == MODERN["network"].model_dump(mode="json")
     training = metadata["training"]
     assert (training["seed"], training["samples_digest"]) == (1, "0" * 64)
@@ -383,6 +409,10 @@ def test_a_loss_that_is_no_number_ends_training(toy: Toy) -> None:
         pytest.param({"width": 2}, CLASSES, "a unet of width 2 and depth 1", id="width"),
         pytest.param({"depth": 2}, CLASSES, "a unet of width 4 and depth 2", id="depth"),
         pytest.param({"normalisation": "none"}, CLASSES, "normalisation none", id="normalisation"),
+        pytest.param({"kernel": (1, 5, 5)}, CLASSES, "kernels 1 x 5 x 5,", id="kernel"),
+        pytest.param({"kernel": [(1, 3, 3), (3, 3, 3)]}, CLASSES, "kernels 1 x 3 x 3, 3 x 3 x 3,", id="3D"),
+        pytest.param({"pooling": (1, 2, 3)}, CLASSES, "poolings 1 x 2 x 3,", id="pooling"),
+        pytest.param({"sections": 3}, CLASSES, "sections 3", id="sections"),
         pytest.param({}, ["inside", "membrane"], "for the classes inside, membrane", id="classes"),
     ],
 )
@@ -395,7 +425,10 @@ def test_the_start_must_be_of_the_same_architecture(
     with pytest.raises(UserError, match="training was to start from") as caught:
         run(toy.write(), MODERN, init=path)
     assert found in caught.value.found
-    wanted = "a unet of width 4 and depth 1, normalisation batch, for the classes membrane, inside"
+    wanted = (
+        "a unet of width 4 and depth 1, kernels 1 x 3 x 3, poolings 1 x 2 x 2, sections 1, normalisation batch, "
+        "for the classes membrane, inside"
+    )
     assert wanted in caught.value.asked
 
 
@@ -421,23 +454,26 @@ def test_pytorch_is_left_as_it_was(toy: Toy) -> None:
     logits=st.lists(st.floats(-20, 20, width=32), min_size=12, max_size=12),
     weights=st.lists(st.floats(0.125, 10, width=32), min_size=4, max_size=4),
     labels=st.lists(st.integers(0, 2), min_size=4, max_size=4),
+    shape=st.sampled_from([(1, 2, 2), (2, 1, 2), (4, 1, 1), (2, 2, 1)]),
 )
-def test_the_loss_is_that_of_the_paper(logits: list[float], weights: list[float], labels: list[int]) -> None:
+def test_the_loss_is_that_of_the_paper(
+    logits: list[float], weights: list[float], labels: list[int], shape: tuple[int, int, int]
+) -> None:
     # Equation 1: the sum over voxels of w log p, here with a sign and divided by the sum of w.
     energies = np.array(logits).reshape(3, 4)
     p = np.exp(energies) / np.exp(energies).sum(axis=0)
     expected = -sum(w * np.log(p[k, i]) for i, (w, k) in enumerate(zip(weights, labels, strict=True))) / sum(weights)
     loss = weighted_loss(
-        torch.tensor(logits).reshape(1, 3, 2, 2),
-        torch.tensor(labels).reshape(1, 2, 2),
-        torch.tensor(weights).reshape(1, 2, 2),
+        torch.tensor(logits).reshape(1, 3, *shape),
+        torch.tensor(labels).reshape(1, *shape),
+        torch.tensor(weights).reshape(1, *shape),
     )
     assert loss.item() == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
 def test_a_batch_without_labels_has_no_loss() -> None:
-    logits = torch.randn(1, 2, 3, 3, requires_grad=True)
-    loss = weighted_loss(logits, torch.zeros(1, 3, 3, dtype=torch.long), torch.zeros(1, 3, 3))
+    logits = torch.randn(1, 2, 2, 3, 3, requires_grad=True)
+    loss = weighted_loss(logits, torch.zeros(1, 2, 3, 3, dtype=torch.long), torch.zeros(1, 2, 3, 3))
     loss.backward()  # type: ignore[no-untyped-call]
     assert loss.item() == 0
     assert logits.grad is not None

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from unetpipe import volume as volume_module
 from unetpipe.errors import UserError
-from unetpipe.grid import Region
+from unetpipe.grid import Region, Shape
 from unetpipe.volume import (
     IGNORE,
     Image,
@@ -23,6 +24,8 @@ from unetpipe.volume import (
     open_array,
     read_labels,
     read_mirrored,
+    read_truth,
+    shown_sections,
     sync_shard,
 )
 
@@ -228,16 +231,100 @@ def test_grey_values_are_normalised_by_section_whatever_region_is_read(tmp_path:
     voxels[1, :5], voxels[1, 5], voxels[1, 6] = np.nan, np.inf, -np.inf
     volume = _volume(
         tmp_path, voxels, range=(-50.0, 80.0), mean=(1.0, 2.0, 3.0, 4.0), std=(5.0, 6.0, 0.0, 7.0),
-        first_section=1, shape=(4, 20, 30),
+        first_section=1, shape=(4, 20, 30), missing_sections=(2,),
     )  # fmt: skip
     image = Image(volume)
     whole = image.read(Region((-3, -4, -5), (7, 24, 35)))
-    # Not a number is black; the section without contrast is 0.
+    # Not a number is black; the missing section is filled with the one before.
     used = np.clip(np.nan_to_num(voxels[1:], nan=-50, posinf=80, neginf=-50), -50, 80)
     mean, std = np.array([1, 2, 3, 4.0])[:, None, None], np.array([5, 6, np.inf, 7.0])[:, None, None]
-    expected = np.pad((used - mean) / std, ((3, 3), (4, 4), (5, 5)), mode="reflect")
+    used = (used - mean) / std
+    used[2] = used[1]
+    expected = np.pad(used, ((3, 3), (4, 4), (5, 5)), mode="reflect")
     np.testing.assert_allclose(whole, expected, rtol=1e-5, atol=1e-5)
     for start, stop in (((0, 0, 0), (1, 1, 1)), ((-2, 3, 20), (2, 19, 34)), ((1, 0, 0), (4, 20, 30))):
         part = image.read(Region(start, stop))
         inside = tuple(slice(a + b, c + b) for a, c, b in zip(start, stop, (3, 4, 5), strict=True))
         np.testing.assert_array_equal(part, whole[inside])
+
+
+def _shown(z: int, there: list[int]) -> int:
+    """The nearest of the sections that are there, the earlier one of two."""
+    return min(there, key=lambda other: (abs(other - z), other))
+
+
+@st.composite
+def _gaps(draw: st.DrawFn) -> tuple[int, list[int]]:
+    """A number of sections, and which of them are missing: in runs, at the ends, all."""
+    there = draw(st.lists(st.booleans(), min_size=1, max_size=12))
+    return len(there), [z for z, is_there in enumerate(there) if not is_there]
+
+
+@given(_gaps())
+def test_the_nearest_section_that_is_there_is_shown(gaps: tuple[int, list[int]]) -> None:
+    count, missing = gaps
+    there = [z for z in range(count) if z not in missing]
+    expected = [_shown(z, there) for z in range(count)] if there else list(range(count))
+    assert shown_sections(count, missing).tolist() == expected
+
+
+@given(
+    gaps=_gaps(),
+    start=st.tuples(*[st.integers(-20, 20)] * 3),
+    size=st.tuples(*[st.integers(1, 30)] * 3),
+    first=st.integers(0, 2),
+)
+@example(gaps=(1, [0]), start=(-1, 0, 0), size=(3, 4, 5), first=0).via("a volume of a missing section alone")
+@example(gaps=(6, [0, 1, 2, 3]), start=(-7, 0, 0), size=(20, 4, 5), first=1).via("a run at the start, mirrored")
+@example(gaps=(6, []), start=(-4, 0, 0), size=(3, 4, 5), first=0).via("beyond the volume alone: in reverse order")
+@example(gaps=(7, [2, 3, 4]), start=(3, 0, 0), size=(1, 4, 5), first=0).via("as near to both: the earlier one")
+def test_missing_sections_are_filled_whatever_region_is_read(
+    tmp_path: Path, gaps: tuple[int, list[int]], start: Shape, size: Shape, first: int
+) -> None:
+    count, missing = gaps
+    rng = np.random.default_rng(count)
+    voxels = rng.integers(0, 255, (count + 3, 4, 5)).astype(np.uint8)
+    mean, std = rng.normal(100, 30, count), rng.uniform(10, 60, count)
+    mean[missing], std[missing] = 0, 0
+    volume = _volume(
+        tmp_path, voxels, shape=(count, 4, 5), first_section=first,
+        mean=tuple(mean), std=tuple(std), missing_sections=tuple(missing),
+    )  # fmt: skip
+    filled = np.zeros((count, 4, 5), np.float32)
+    there = [z for z in range(count) if z not in missing]
+    for z in range(count if there else 0):
+        section = _shown(z, there)
+        filled[z] = (voxels[first + section] - np.float32(mean[section])) * np.float32(1 / std[section])
+    region = Region.of(start, size)
+    np.testing.assert_array_equal(Image(volume).read(region), _padded(filled, region))
+
+
+def test_no_more_is_read_than_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What stands for two neighbours can lie at both ends of a long gap.
+    voxels = np.arange(40, dtype=np.uint8).reshape(40, 1, 1)
+    missing = tuple(range(1, 39))
+    image = Image(_volume(tmp_path, voxels, missing_sections=missing, mean=(0.0,) * 40, std=(1.0,) * 40))
+    read = []
+
+    def reading(array: Any, region: Region, *rest: Any) -> NDArray[Any]:
+        read.append(region.shape[0])
+        return read_mirrored(array, region, *rest)
+
+    monkeypatch.setattr(volume_module, "read_mirrored", reading)
+    assert image.read(Region((18, 0, 0), (22, 1, 1))).ravel().tolist() == [0, 0, 39, 39]
+    assert read == [1, 1]
+
+
+@given(gaps=_gaps(), start=st.tuples(*[st.integers(-20, 20)] * 3), size=st.tuples(*[st.integers(1, 30)] * 3))
+def test_missing_sections_are_not_learnt(
+    tmp_path: Path, gaps: tuple[int, list[int]], start: Shape, size: Shape
+) -> None:
+    count, missing = gaps
+    labels = np.random.default_rng(0).integers(0, 3, (count, 4, 5)).astype(np.uint8)
+    volume = _volume(tmp_path, labels, missing_sections=tuple(missing))
+    array, region = open_array(volume.image), Region.of(start, size)
+    learnt = labels.copy()
+    learnt[missing] = IGNORE
+    np.testing.assert_array_equal(read_truth(array, region, volume), _padded(learnt, region))
+    # They are scored like others.
+    np.testing.assert_array_equal(read_labels(array, region, volume.shape), _padded(labels, region))

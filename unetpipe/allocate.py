@@ -4,21 +4,26 @@ import json
 import logging
 import math
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 import unetpipe
+from unetpipe import config, measure
 from unetpipe.errors import UserError
 from unetpipe.files import read_json, write_json
-from unetpipe.grid import MOST_KEPT, Geometry, Plan, Shape, triple
+from unetpipe.forecast import Stored, forecast, told
+from unetpipe.grid import Geometry, Plan, Region, triple
+from unetpipe.layout import Call, Layout, Limits
+from unetpipe.plan import choose, one_writer_per_shard
 from unetpipe.progress import Record
+from unetpipe.selection import Selection, frame_of
 from unetpipe.volume import LEVEL, VolumeFile, create, open_array
 
 log = logging.getLogger(__name__)
 
-_SECTIONS = 8
-"""Sections of a block, at most: a shard of some megabytes, however large the volume."""
+_DEFAULTS = config.Predict()
 
 
 def allocate(
@@ -28,12 +33,19 @@ def allocate(
     *,
     classes: list[str],
     tile: list[int] | None,
-    batch: int,
+    batch: int | None,
     on_change: Literal["refuse", "restart"],
+    region: list[list[int]] | None = None,
+    mask: str | None = None,
+    most_batch: int = config.Engine().max_batch,
+    workers: int | None = _DEFAULTS.workers,
+    memory_mb: int = _DEFAULTS.memory_mb,
+    block_seconds: float = _DEFAULTS.block_seconds,
+    cores: int = 1,
 ) -> None:
     """Back the rule ``allocate``: plan, record's key, and an empty store with all its metadata.
 
-    A store whose key fits is kept with all that is in it.
+    A store whose key fits is kept with all that is in it, and so is its plan, whatever would be chosen now.
 
     Parameters
     ----------
@@ -44,40 +56,73 @@ def allocate(
     classes:
         The channels in their order.
     tile:
-        Input of the network along (y, x) in voxels; None to choose.
+        Input of the network (z, y, x) in voxels; None to choose.
     batch:
-        Tiles per call.
+        Tiles per call; None to choose, ``most_batch`` at most.
     on_change:
         What to do with a prediction that was made with other inputs or settings.
+    region, mask:
+        Which blocks are wanted (:mod:`unetpipe.selection`): ``[[z0, z1], [y0, y1], [x0, x1]]``, and the address of a
+        mask.
+    workers, memory_mb, block_seconds:
+        As in the settings ``predict``.
+    cores:
+        CPU cores for all workers together.
 
     Raises
     ------
     UserError
-        If there is a prediction with another key, and ``on_change`` is ``refuse``.
+        If there is a prediction with another key, and ``on_change`` is ``refuse``; if the engine cannot run here; if no
+        layout keeps within the limits.
     """
     source = VolumeFile.read(volume)
     proof = read_json(certificate)
-    geometry = Geometry(**{name: triple(value) for name, value in proof["geometry"].items()})
+    geometry = Geometry.of(proof["geometry"])
     if proof["profile"] is not None:
         # The engine takes tiles of one shape alone.
         tile = proof["profile"]["tile"]
-    plan = plan_volume(source.shape, geometry, tile, batch)
-    key = {
+        most_batch = min(most_batch, proof["profile"]["batch"][2])
+    folder = allocated.parent
+    what = f"the prediction of {source.name} in {folder}"
+    others = {
         "input": source.identity(),
         "engine": proof["engine_digest"],
         "backend": proof["backend"],
         "precision": proof["precision"],
         "versions": proof["versions"],
         "device_class": proof["device_class"],
-        "plan": asdict(plan),
         "classes": classes,
         "version": unetpipe.__version__,
     }
-    folder = allocated.parent
+    fixed = {name: value for name, value in (("tile", tile), ("batch", batch)) if value is not None}
+    count, threads = measure.split_cores(workers, cores)
+    limits = Limits(count, memory_mb, block_seconds, len(classes))
+    kept = _kept_plan(Record(folder / "progress"), others, fixed, on_change, what)
+    with measure.measuring(certificate.parent, proof["device_class"], count, threads) as rate_of:
+        if kept is None:
+            layout = choose(
+                source.shape, geometry, tile=tile, batch=batch, most_batch=most_batch, limits=limits, measure=rate_of
+            )
+        else:
+            layout = Layout(kept, rate_of(Call(kept.tile, kept.batch)), limits)
+    if layout.memory_mb > memory_mb:
+        log.warning(
+            "%s goes on with its plan, for which a worker needs %.0f MB; predict.memory_mb allows %d: if that is too "
+            "much, delete %s to plan anew", what, layout.memory_mb, memory_mb, folder,
+        )  # fmt: skip
+    plan = layout.plan
+    asked = None if region is None else Region.between(region)
+    selection = Selection.of(plan, asked, mask, None if mask is None else frame_of(source))
+    key = {**others, "plan": asdict(plan), **selection.key}
     store = folder / "probability.zarr"
-    record = Record.open(folder / "progress", key, on_change, f"the prediction of {source.name} in {folder}")
-    if not _is_allocated(store, plan, len(classes)):
-        if record.done():
+    record = Record.open(folder / "progress", key, on_change, what)
+    done = bool(record.done())
+    # What a prediction of other blocks left would never be overwritten.
+    left_over = selection.is_part and not done
+    if done:
+        _refuse_shared_shards(store, plan)
+    if left_over or not _is_allocated(store, plan, len(classes)):
+        if done:
             # The record outlived its store: what it says is done is gone.
             log.warning("the store %s is gone or damaged: its blocks are computed again", store)
             shutil.rmtree(record.folder)
@@ -92,6 +137,9 @@ def allocate(
             channels=classes,
             origin_nm=source.origin_nm,
         )
+    array = open_array(str(source.image))
+    image = Stored(triple(array.shape), triple(array.chunks), array.dtype.itemsize, source.first_section)
+    predicted = forecast(layout, image, selection.count)
     write_json(
         allocated,
         {
@@ -102,55 +150,43 @@ def allocate(
             "classes": classes,
             "key": json.loads(json.dumps(key)),
             "plan": {**asdict(plan), "kept_fraction": plan.kept_fraction, "blocks": math.prod(plan.block_counts)},
+            "selection": selection.as_json(),
+            "predicted": predicted,
         },
     )
-    log.info(
-        "%s: %s voxels in %d blocks of %s, tiles of %s that keep %s (%.0f %%)",
-        source.name,
-        " x ".join(map(str, plan.shape)),
-        math.prod(plan.block_counts),
-        plan.block,
-        plan.tile,
-        plan.kept,
-        100 * plan.kept_fraction,
-    )
+    for name, text in told(plan, predicted).items():
+        log.info("%s: %s: %s", source.name, name, text)
 
 
-def plan_volume(shape: Shape, geometry: Geometry, tile: list[int] | None, batch: int) -> Plan:
-    """How a volume of ``shape`` (z, y, x) is cut.
+def _kept_plan(
+    record: Record,
+    others: Mapping[str, Any],
+    fixed: Mapping[str, Any],
+    on_change: Literal["refuse", "restart"],
+    what: str,
+) -> Plan | None:
+    """The plan of an earlier run, if the rest of its key is ``others`` and it has what is ``fixed``; None to make one.
 
-    The sections are cut into as few tiles as keep at most 1024 voxels along y and x, all of one size; a block is one
-    column of tiles over a few sections.
-
-    Raises
-    ------
-    UserError
-        If the network cannot take ``tile``.
+    So neither noise nor another number of cores changes the plan of what has begun. UserError if the earlier run was
+    another one and ``on_change`` is ``refuse``: before anything is measured.
     """
-    if tile is None:
-        kept = [1]
-        for size, pooling in zip(shape[1:], geometry.pooling[1:], strict=True):
-            count = math.ceil(size / MOST_KEPT)
-            kept.append(math.ceil(size / count / pooling) * pooling)
-        chosen = geometry.tile_for(kept)
-    else:
-        chosen = triple([1, *tile])
-        if not geometry.is_legal(chosen):
-            raise UserError(
-                "the prediction was to be planned",
-                f"the network cannot take a tile of {tile} (y, x)",
-                f"set predict.tile to a size such as {list(geometry.tile_for(chosen)[1:])}, or leave it out",
-            )
-    kept_z, kept_y, kept_x = geometry.kept(chosen)
-    block = (kept_z * math.ceil(min(_SECTIONS, shape[0]) / kept_z), kept_y, kept_x)
-    chunk = (block[0], _chunk(kept_y), _chunk(kept_x))
-    return Plan(shape=shape, tile=chosen, block=block, chunk=chunk, batch=batch, geometry=geometry)
+    old = record.key()
+    if old is None:
+        return None
+    wanted = json.loads(json.dumps({**others, "plan": {**old["plan"], **fixed}}))
+    # Which blocks are wanted depends on the plan: that is compared later.
+    parts = {name: value for name, value in old.items() if name in wanted}
+    if parts == wanted:
+        return read_plan(old)
+    if on_change == "refuse":
+        Record.open(record.folder, {**old, **wanted}, on_change, what)
+    return None
 
 
 def read_plan(allocated: dict[str, Any]) -> Plan:
     """The plan in ``allocated.json``."""
     plan = allocated["plan"]
-    geometry = Geometry(**{name: triple(value) for name, value in plan["geometry"].items()})
+    geometry = Geometry.of(plan["geometry"])
     shapes = {name: triple(plan[name]) for name in ("shape", "tile", "block", "chunk")}
     return Plan(**shapes, batch=plan["batch"], geometry=geometry)
 
@@ -158,6 +194,14 @@ def read_plan(allocated: dict[str, Any]) -> Plan:
 def _chunk(block: int) -> int:
     """The largest divisor of ``block`` that is at most 128."""
     return max(size for size in range(1, min(128, block) + 1) if block % size == 0)
+
+
+def _refuse_shared_shards(store: Path, plan: Plan) -> None:
+    try:
+        array = open_array(str(store / LEVEL))
+    except UserError:
+        return
+    one_writer_per_shard(plan.block, (array.shards or array.chunks)[1:])
 
 
 def _is_allocated(store: Path, plan: Plan, channels: int) -> bool:

@@ -11,17 +11,19 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from unetpipe.config import PHANTOM, Network, Problem, Settings, parse
+from unetpipe.combinations import network_problems, region_problems, tile_problems
+from unetpipe.config import PHANTOM, Network, Problem, Settings
 from unetpipe.data.fit import Facts, misfits
 from unetpipe.data.sources import missing, open_source
 from unetpipe.errors import UserError
-from unetpipe.grid import AXES, Geometry, unet_geometry
+from unetpipe.grid import AXES, Geometry, Region
+from unetpipe.parse import parse
 
 _CHECKPOINT_KEY = "unetpipe"
 
 
 def check(data: Mapping[str, Any], source: str) -> Settings:
-    """Settings from plain data, checked against the files that they name.
+    """Settings from plain data, checked against the files that they name; a ``model`` brings its own ``network``.
 
     Parameters
     ----------
@@ -33,29 +35,38 @@ def check(data: Mapping[str, Any], source: str) -> Settings:
     Raises
     ------
     SettingsError
-        With all problems: those of :func:`unetpipe.config.parse`; files that are missing or cannot be read; sections
-        outside the image; labels of another shape; images that are too small; grey values without a range; a
-        checkpoint with other classes or another network.
+        With all problems: those of :func:`unetpipe.parse.parse`; files that are missing or cannot be read; sections
+        or a region outside the image; labels of another shape; images that are too small; grey values without a range;
+        a checkpoint with other classes or another network; tiles that a model cannot take.
     """
-    return parse(data, source, further=_file_problems)
+    settings = parse(data, source, further=_file_problems)
+    network, _ = _checkpoint_problems(settings)
+    return settings.model_copy(update={"network": network})
 
 
 def _file_problems(settings: Settings) -> list[Problem]:
     network, problems = _checkpoint_problems(settings)
-    geometry = unet_geometry(network.depth)
+    if settings.model is not None and not problems:
+        problems += tile_problems(settings, network)
+    geometry = None if network_problems(network) else network.geometry
     for name in settings.volumes:
         problems += [(f"volumes.{name}.{key}", text) for key, text in _volume_problems(settings, name, geometry)]
     return problems
 
 
-def _volume_problems(settings: Settings, name: str, geometry: Geometry) -> list[Problem]:
+def _volume_problems(settings: Settings, name: str, geometry: Geometry | None) -> list[Problem]:
     volume = settings.volumes[name]
     problems: list[Problem] = []
     image = _facts(settings, "image", volume.image, problems)
     labels = None if volume.labels is None else _facts(settings, "labels", volume.labels, problems)
     problems += misfits(image, labels, volume.sections, volume.range)
-    if image is not None:
+    if image is not None and geometry is not None:
         problems += _size_problems(image, geometry)
+    if volume.mask is not None:
+        # Any shape and type will do; that it can be read must be shown.
+        _facts(settings, "mask", volume.mask, problems)
+    if image is not None and volume.region is not None:
+        problems += [("region", text) for text in _beyond(Region.between(volume.region), image, volume.sections)]
     return problems
 
 
@@ -70,6 +81,15 @@ def _facts(settings: Settings, key: str, address: str, problems: list[Problem]) 
     except UserError as error:
         problems.append((key, f"{address}: {error.found}; {error.repair}"))
         return None
+
+
+def _beyond(region: Region, image: Facts, sections: tuple[int, int] | None) -> list[str]:
+    """What of a region lies beyond the sections that are used."""
+    first, end = sections or (0, image.shape[0])
+    if region_problems(region) or not first < end <= image.shape[0]:
+        # That is said already.
+        return []
+    return region_problems(region, (end - first, *image.shape[1:]))
 
 
 def _size_problems(image: Facts, geometry: Geometry) -> list[Problem]:
@@ -96,15 +116,21 @@ def _checkpoint_problems(settings: Settings) -> tuple[Network, list[Problem]]:
     except (KeyError, TypeError, ValidationError) as error:
         text = f"{address}: its description of the network is not one that this version knows ({error})"
         return settings.network, [(key, f"{text}; use the version of unetpipe that trained it")]
-    problems: list[Problem] = []
+    problems: list[Problem] = [
+        (key, f"{address}: its {path} {text}; use the version of unetpipe that trained it")
+        for path, text in network_problems(network)
+    ]
     if classes != list(settings.classes):
         found = f"{address} knows the classes {', '.join(classes)}, the settings have {', '.join(settings.classes)}"
         problems.append((key, f"{found}: they must be the same, in the same order"))
     if key == "model":
         return network, problems
+    names = ["name", "width", "depth", "normalisation", "sections"]
+    if network.depth == settings.network.depth:
+        names += ["kernels", "poolings"]
     differing = [
         f"{name} {getattr(network, name)} instead of {getattr(settings.network, name)}"
-        for name in ("name", "width", "depth", "normalisation")
+        for name in names
         if getattr(network, name) != getattr(settings.network, name)
     ]
     if differing:

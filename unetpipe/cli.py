@@ -1,7 +1,11 @@
-"""The command line: unetpipe check | status."""
+"""The command line: unetpipe check | plan | status | fsck | preview."""
 
 import argparse
+import logging
+import os
+import shlex
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,12 +14,16 @@ import yaml
 
 import unetpipe
 from unetpipe.check import check
-from unetpipe.config import read
-from unetpipe.errors import UserError
+from unetpipe.errors import StoppedError, UserError
+from unetpipe.parse import read
+from unetpipe.status import status
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; gives the exit status: 0, or 1 after a user's mistake."""
+    """Run a command; gives the exit status: 0, or 1 after a user's mistake.
+
+    That of ``fsck`` is 1 where damage is left, so there a user's mistake gives 2.
+    """
     parser = argparse.ArgumentParser(prog="unetpipe", description=unetpipe.__doc__.splitlines()[0])
     parser.add_argument("--version", action="version", version=unetpipe.__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -25,34 +33,121 @@ def main(arguments: Sequence[str] | None = None) -> int:
     checker.add_argument(
         "--config", nargs="*", default=[], metavar="KEY=VALUE", help="settings to replace, as snakemake takes them"
     )
-    checker.set_defaults(command=_check)
+    checker.set_defaults(command=_check, mistake=1)
 
-    status = commands.add_parser("status", help="the scores of a run and where its report lies")
-    status.add_argument("run", type=Path, help="a folder such as results/demo")
-    status.set_defaults(command=_status)
+    planner = commands.add_parser("plan", help="tell what will be predicted, what it takes and how long, before it is")
+    planner.add_argument("configuration", type=Path, help="a file such as config/config.yaml")
+    planner.add_argument(
+        "--config", nargs="*", default=[], metavar="KEY=VALUE", help="settings to replace, as snakemake takes them"
+    )
+    planner.add_argument("--cores", type=_positive, default=os.cpu_count(), help="CPU cores of the run (default: all)")
+    planner.set_defaults(command=_plan, mistake=1)
+
+    shower = commands.add_parser("status", help="how far a run is, its scores, and where its report lies")
+    shower.add_argument("run", type=Path, help="a folder such as results/demo, or the name of a run in results")
+    shower.set_defaults(command=_status, mistake=1)
+
+    doctor = commands.add_parser("fsck", help="check the shards of a prediction against its record")
+    doctor.add_argument("store", type=Path, help="a folder such as results/demo/predictions/test, or the Zarr in it")
+    doctor.add_argument("--repair", action="store_true", help="compute what is damaged again, and nothing else")
+    doctor.add_argument("--cores", type=_positive, default=os.cpu_count(), help="CPU cores of a repair (default: all)")
+    doctor.set_defaults(command=_fsck, mistake=2)
+
+    viewer = commands.add_parser("preview", help="predict a region with the trained network of a run")
+    viewer.add_argument("configuration", type=Path, help="a file such as config/config.yaml")
+    viewer.add_argument("volume", help="its name in the configuration")
+    viewer.add_argument("--region", required=True, metavar="Z0:Z1,Y0:Y1,X0:X1", help="voxels of the volume, half open")
+    viewer.add_argument(
+        "--config", nargs="*", default=[], metavar="KEY=VALUE", help="settings to replace, as snakemake takes them"
+    )
+    viewer.add_argument("--workers", type=_positive, help="processes (default: as in the configuration)")
+    viewer.set_defaults(command=_preview, mistake=1)
 
     chosen = parser.parse_args(arguments)
     try:
-        chosen.command(chosen)
+        code: int = chosen.command(chosen)
     except UserError as error:
         print(error, file=sys.stderr)
-        return 1
-    return 0
+        return int(chosen.mistake)
+    except StoppedError as stopped:
+        print(stopped, file=sys.stderr)
+        return stopped.status
+    except OSError as error:
+        print(f"the operating system refused: {error}; what is finished is kept", file=sys.stderr)
+        return int(chosen.mistake)
+    except KeyboardInterrupt:
+        print("interrupted; what is finished is kept", file=sys.stderr)
+        return 130
+    return code
 
 
-def _check(arguments: argparse.Namespace) -> None:
+def _check(arguments: argparse.Namespace) -> int:
     data = read(arguments.configuration, _overrides(arguments.config))
     settings = check(data, str(arguments.configuration))
     print(f"{arguments.configuration}: the settings of run {settings.run} can be used")
     for name, volume in settings.volumes.items():
         print(f"  {name}: {volume.role}, {volume.image}")
+    return 0
 
 
-def _status(arguments: argparse.Namespace) -> None:
-    # Not at the top: it draws, and a check should be instant.
-    from unetpipe.report.summary import summary
+def _plan(arguments: argparse.Namespace) -> int:
+    # Not at the top: it knows engines.
+    from unetpipe.outlook import outlook
 
-    print(summary(arguments.run))
+    settings = check(read(arguments.configuration, _overrides(arguments.config)), str(arguments.configuration))
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    for line in outlook(settings, arguments.cores):
+        print(line, flush=True)
+    return 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    print(status(arguments.run, time.time()))
+    return 0
+
+
+def _fsck(arguments: argparse.Namespace) -> int:
+    # Not at the top: Zarr takes its time, and engines take more.
+    from unetpipe.fsck import Store, check
+
+    _log_to_terminal()
+    store = Store(arguments.store)
+    repair = None
+    if arguments.repair:
+        from unetpipe.repair import Repair
+
+        # Before the check, which can take hours: it may have to be refused.
+        repair = Repair(store, arguments.cores)
+    report = check(store)
+    print(*report.faults, f"{store.folder}: {report}", sep="\n")
+    if repair is not None and report.faults:
+        report = repair.mend(report)
+        print(*(f"not repaired: {fault}" for fault in report.faults), f"after the repair: {report}", sep="\n")
+    return 1 if report.faults else 0
+
+
+def _preview(arguments: argparse.Namespace) -> int:
+    # Not at the top: engines and Dask take their time.
+    from unetpipe.preview import parse_region, preview
+
+    region = parse_region(arguments.region)
+    settings = check(read(arguments.configuration, _overrides(arguments.config)), str(arguments.configuration))
+    command = ["snakemake", "--cores", "all", "--configfile", str(arguments.configuration)]
+    command += ["--config", *arguments.config] if arguments.config else []
+    _log_to_terminal()
+    print(preview(settings, arguments.volume, region, workers=arguments.workers, command=shlex.join(command)))
+    return 0
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of 1 or more")
+    return int(text)
+
+
+def _log_to_terminal() -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("unetpipe").setLevel(logging.INFO)
 
 
 def _overrides(pairs: Sequence[str]) -> dict[str, Any]:

@@ -1,20 +1,14 @@
 """Settings: one typed model, the source of defaults, schema and reference.
 
-A mistake in the settings is found before any job starts, and all mistakes are reported together. Numbers that follow
-from others (border, tile origin, memory) are computed elsewhere and are no settings.
+Numbers that follow from others (border, tile origin, memory) are computed elsewhere and are no settings.
 """
 
-import copy
-import json
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag
 
-from unetpipe.errors import SettingsError, UserError
-from unetpipe.grid import unet_geometry
+from unetpipe.grid import Geometry, Shape, triple, unet_geometry
 
 PHANTOM = "phantom"
 """In place of the address of an image or of labels: the synthetic volume that the settings ``phantom`` describe."""
@@ -23,6 +17,21 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 Positive = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Triple = tuple[Positive, Positive, Positive]
+Tile = Annotated[
+    Annotated[tuple[Positive, Positive], Tag("2")] | Annotated[Triple, Tag("3")],
+    # So that a mistake is told of the one that was meant.
+    Discriminator(lambda value: "3" if isinstance(value, list | tuple) and len(value) == 3 else "2"),
+]
+PerLevel = Annotated[
+    Annotated[Triple, Tag("all")] | Annotated[list[Triple], Tag("each")],
+    Discriminator(
+        lambda value: "each" if isinstance(value, list) and not (value and isinstance(value[0], int | str)) else "all"
+    ),
+]
+"""For all levels of a network alike, or for each of them."""
+
+Span = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Value = Annotated[int, Field(ge=-(2**31), lt=2**32)]
 
@@ -62,7 +71,7 @@ class Volume(_Model):
         "replaced by `data_dir`.",
     )
     labels: str | None = Field(None, description="likewise; of the same shape as the image")
-    sections: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] | None = Field(
+    sections: Span | None = Field(
         None,
         description="[first, end): the sections to use, counted from 0, without `end`; all where left out",
     )
@@ -76,6 +85,19 @@ class Volume(_Model):
     label_values: dict[Name, list[Value]] | None = Field(
         None, description="the label values of each class in this volume, where they differ from `classes`"
     )
+    region: tuple[Span, Span, Span] | None = Field(
+        None,
+        description="[[z0, z1], [y0, y1], [x0, x1]]: the part to predict, in voxels from the first section used, "
+        "without the ends; blocks that meet it are predicted whole. All of the volume where left out",
+    )
+    mask: str | None = Field(
+        None,
+        min_length=1,
+        description="the part to predict: blocks that meet a voxel of this volume that is not 0. An address like that "
+        "of the image (of a Zarr: if its voxels change, delete the allocated.json); of any resolution, so that an axis "
+        "with half as many voxels has voxels twice as long. It covers the whole image, also where `sections` uses a "
+        "part of it",
+    )
 
 
 class Network(_Model):
@@ -88,13 +110,57 @@ class Network(_Model):
         "batch", description="`batch` is folded into the convolutions at export; the paper has none"
     )
     dropout: Fraction = Field(0.0, description="share of channels dropped at the end of the contracting path")
+    kernel: PerLevel = Field(
+        (1, 3, 3),
+        description="of the convolutions, (z, y, x), odd: one for all levels, or a list with one for each of the "
+        "`depth` + 1 levels from the top. Where a kernel or a pooling is longer than 1 along z, the network is 3D",
+    )
+    pooling: PerLevel = Field(
+        (1, 2, 2),
+        description="(z, y, x): one for all levels, or a list with one for each of the `depth` poolings from the top; "
+        "sections that are thick beside a pixel are pooled later than y and x, or never",
+    )
+    sections: Positive = Field(
+        1, description="neighbouring sections that a 2D network sees as channels (2.5D): an odd number; 1 for one alone"
+    )
+
+    @property
+    def kernels(self) -> tuple[Shape, ...]:
+        """Of each level, from the top."""
+        return tuple(self.kernel) if isinstance(self.kernel, list) else (self.kernel,) * (self.depth + 1)
+
+    @property
+    def poolings(self) -> tuple[Shape, ...]:
+        """Of each level but the lowest, from the top."""
+        return tuple(self.pooling) if isinstance(self.pooling, list) else (self.pooling,) * self.depth
+
+    @property
+    def geometry(self) -> Geometry:
+        """What the network does to shapes."""
+        return unet_geometry(self.kernels, self.poolings, self.sections)
+
+    def tile(self, voxels: Sequence[int]) -> Shape:
+        """A tile (z, y, x) of the settings: along z, a 2D network reads what it needs for one section.
+
+        Raises
+        ------
+        ValueError
+            If the number of axes is not that of the network.
+        """
+        geometry = self.geometry
+        if len(voxels) != geometry.dimensions:
+            axes = "(z, y, x)" if geometry.dimensions == 3 else "(y, x)"
+            raise ValueError(f"{list(voxels)} has {len(voxels)} axes; this network takes tiles {axes}")
+        return triple(voxels) if geometry.dimensions == 3 else triple([self.sections, *voxels])
 
 
 class Augment(_Model):
     """Training samples: deformed, turned, shifted and re-lit cut-outs, with a weight per voxel."""
 
     samples: Positive = Field(400, description="number of samples to draw; training passes over them again and again")
-    tile: tuple[Positive, Positive] = Field((316, 316), description="input of the network in training, (y, x) voxels")
+    tile: Tile = Field(
+        (316, 316), description="input of the network in training: (y, x) voxels, or (z, y, x) of a 3D network"
+    )
     elastic_grid: Annotated[int, Field(ge=2)] = Field(
         3, description="control points of the elastic deformation along y and x; the paper has 3"
     )
@@ -180,17 +246,36 @@ class Certify(_Model):
 class Predict(_Model):
     """Prediction of whole volumes, in blocks."""
 
-    tile: tuple[Positive, Positive] | None = Field(
+    tile: Tile | None = Field(
         None,
-        description="input of the network in prediction, (y, x) voxels; chosen for each volume where left out",
+        description="input of the network in prediction: (y, x) voxels, or (z, y, x) of a 3D network; chosen for each "
+        "volume where left out",
     )
     workers: Positive | None = Field(
         None, description="worker processes; one per core where left out. The result does not depend on it"
     )
-    batch: Positive = Field(1, description="tiles per call")
+    batch: Positive | None = Field(
+        None, description="tiles per call; chosen for each volume where left out, `engine.max_batch` at most"
+    )
+    memory_mb: Positive = Field(
+        4000, description="memory of a worker process in MB; layouts that need more are not chosen"
+    )
+    block_seconds: PositiveFloat = Field(
+        60.0, description="what a block may take at most, by prediction; what is lost when a worker is killed"
+    )
     on_change: Literal["refuse", "restart"] = Field(
         "refuse",
         description="what to do with an unfinished or finished prediction that was made with other inputs or settings",
+    )
+    grace_seconds: NotNegative = Field(
+        25.0,
+        description="when asked to end (SIGTERM, SIGINT), how long to go on with blocks that can be done by then; "
+        "below the time after which the batch system kills (SLURM: KillWait, 30 s)",
+    )
+    patience_seconds: PositiveFloat | None = Field(
+        None,
+        description="a worker process that takes longer for a block is killed and replaced; 20 times the median of the "
+        "blocks so far, but 60 at least, where left out",
     )
 
 
@@ -199,6 +284,16 @@ class Evaluate(_Model):
 
     baseline_sigma: PositiveFloat = Field(
         2.0, description="sigma in voxels of the Gaussian blur before Otsu's threshold, the baseline"
+    )
+    objects: Name | None = Field(
+        None,
+        description="the class whose connected components are the segments of V_rand, V_info and their like; the last "
+        "of `classes` where left out",
+    )
+    largest_section: Annotated[int, Field(ge=0)] = Field(
+        2**24,
+        description="voxels of the largest section that is scored as a whole: thinned scores and the warping error "
+        "need that; larger sections are cut, and go without them",
     )
 
 
@@ -237,268 +332,6 @@ Problem = tuple[str, str]
 """The path of a setting, and what is wrong with it."""
 
 
-def parse(data: Mapping[str, Any], source: str, further: Callable[[Settings], list[Problem]] | None = None) -> Settings:
-    """Settings from plain data, as YAML gives them.
-
-    Parameters
-    ----------
-    data:
-        The configuration. Nothing in it is changed.
-    source:
-        Where it came from, for messages.
-    further:
-        More checks, such as those that open files; their problems join the others.
-
-    Raises
-    ------
-    SettingsError
-        With all problems: unknown keys, wrong types, impossible combinations.
-    """
-    data, problems = _fill_data_dir(data)
-    settings, found = _validate(data)
-    problems += found
-    rest = data
-    while settings is None and found and all(path for path, _ in found):
-        # What is wrong is known; what can be said of the rest is still worth saying. Where something is missing, its
-        # parent goes.
-        less = _without(rest, [path if _get(rest, path) is not None else path.rpartition(".")[0] for path, _ in found])
-        if less == rest:
-            break
-        rest = less
-        settings, found = _validate(rest)
-    if settings is not None:
-        more = _combinations(settings) + (further(settings) if further else [])
-        problems += [(path, text) for path, text in more if not any(_inside(path, bad) for bad, _ in problems)]
-    if problems or settings is None:
-        raise SettingsError(source, problems)
-    return settings
-
-
-def read(path: Path, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The content of a configuration file, with top-level keys replaced by ``overrides``."""
-    asked = f"the configuration {path} was to be read"
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(asked, "there is no such file", "give the path of a file such as config/config.yaml") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(asked, str(error), "mend the file: it must be YAML") from None
-    if not isinstance(data, dict):
-        found = "it is empty" if data is None else f"a {type(data).__name__}, not keys and values"
-        raise UserError(asked, found, "start from config/config.yaml")
-    return {**data, **(overrides or {})}
-
-
 def schema() -> dict[str, Any]:
     """The JSON schema of a configuration file."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Settings.model_json_schema()}
-
-
-def _validate(data: Mapping[str, Any]) -> tuple[Settings | None, list[Problem]]:
-    try:
-        # Strict JSON: lists may stand for tuples, but text never for a number.
-        return Settings.model_validate_json(json.dumps(data)), []
-    except ValidationError as error:
-        # A union reports one error per member: the first one per path says enough.
-        problems: dict[str, str] = {}
-        for item in error.errors():
-            problems.setdefault(_path(data, item["loc"]), _sentence(dict(item)))
-        return None, list(problems.items())
-    except (TypeError, ValueError) as error:
-        return None, [("", f"not plain YAML data: {error}")]
-
-
-def _path(data: Any, location: Sequence[str | int]) -> str:
-    """The dotted path of a setting, without pydantic's marks for the members of a union."""
-    parts: list[str] = []
-    here = data
-    for i, part in enumerate(location):
-        if part == "[key]":
-            continue
-        if isinstance(here, dict) and isinstance(part, str) and (part in here or i == len(location) - 1):
-            here = here.get(part)
-        elif isinstance(here, list) and isinstance(part, int):
-            here = here[part] if part < len(here) else None
-        else:
-            continue
-        parts.append(str(part))
-    return ".".join(parts)
-
-
-def _sentence(item: Mapping[str, Any]) -> str:
-    if item["type"] == "missing":
-        return "is required and missing"
-    if item["type"] == "extra_forbidden":
-        return "is no setting: is it misspelt, or in the wrong place?"
-    found = item["input"]
-    text = f"{item['msg'][0].lower()}{item['msg'][1:]}; found {found!r}"
-    if isinstance(found, str) and _is_number(found):
-        text += " (text: YAML takes 1e-3 for text and 1.0e-3 for a number)"
-    return text
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _get(data: Any, path: str) -> Any:
-    for step in path.split("."):
-        data = data.get(step) if isinstance(data, dict) else None
-    return data
-
-
-def _inside(path: str, other: str) -> bool:
-    return path == other or path.startswith(other + ".")
-
-
-def _without(data: Mapping[str, Any], paths: Sequence[str]) -> dict[str, Any]:
-    """A copy without the settings at ``paths``."""
-    rest: dict[str, Any] = copy.deepcopy(dict(data))
-    for path in paths:
-        parents, _, last = path.rpartition(".")
-        here = _get(rest, parents) if parents else rest
-        if isinstance(here, dict):
-            here.pop(last, None)
-    return rest
-
-
-def _fill_data_dir(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
-    """Replace ``{data_dir}`` in every address."""
-    filled: dict[str, Any] = copy.deepcopy(dict(data))
-    folder = filled.get("data_dir")
-    problems: list[Problem] = []
-
-    def fill(holder: dict[str, Any], key: str, path: str) -> None:
-        text = holder.get(key)
-        if not isinstance(text, str) or "{data_dir}" not in text:
-            return
-        if isinstance(folder, str) and folder:
-            holder[key] = text.replace("{data_dir}", folder.rstrip("/") or "/")
-        else:
-            problems.append((path, f"{text!r} needs data_dir, which is not set: add --config data_dir=DIR"))
-
-    fill(filled, "model", "model")
-    train = filled.get("train")
-    if isinstance(train, dict):
-        fill(train, "init", "train.init")
-    volumes = filled.get("volumes")
-    for name, volume in volumes.items() if isinstance(volumes, dict) else ():
-        if isinstance(volume, dict):
-            fill(volume, "image", f"volumes.{name}.image")
-            fill(volume, "labels", f"volumes.{name}.labels")
-    return filled, problems
-
-
-def _combinations(settings: Settings) -> list[Problem]:
-    """What no single setting shows."""
-    problems: list[Problem] = []
-    problems += _class_problems(settings)
-    for name, volume in settings.volumes.items():
-        problems += [(f"volumes.{name}.{key}", text) for key, text in _volume_problems(settings, volume)]
-    problems += _tile_problems(settings)
-    problems += _address_problems(settings)
-    trains = settings.named("train")
-    if settings.model is None and not trains:
-        problems.append(("volumes", "no volume has the role train, and no model is given"))
-    if settings.model is not None and settings.train.init is not None:
-        problems.append(("train.init", "has no meaning beside `model`, with which nothing is trained"))
-    if not settings.named("validate", "test", "predict"):
-        problems.append(("volumes", "no volume has the role validate, test or predict: nothing would be segmented"))
-    if settings.phantom is not None:
-        problems += _phantom_problems(settings.phantom)
-    border = settings.augment.border_class
-    if border is not None and border not in settings.classes:
-        problems.append(("augment.border_class", f"{border!r} is none of the classes {', '.join(settings.classes)}"))
-    if settings.predict.batch > settings.engine.max_batch:
-        problems.append(
-            (
-                "predict.batch",
-                f"{settings.predict.batch} is more than engine.max_batch, {settings.engine.max_batch}",
-            )
-        )
-    return problems
-
-
-def _class_problems(settings: Settings) -> list[Problem]:
-    mappings = {"classes": settings.classes} | {
-        f"volumes.{name}.label_values": volume.label_values
-        for name, volume in settings.volumes.items()
-        if volume.label_values is not None
-    }
-    problems: list[Problem] = []
-    if len(settings.classes) > 254:
-        problems.append(
-            (
-                "classes",
-                f"{len(settings.classes)} classes; at most 254 fit into a byte beside the ignore label",
-            )
-        )
-    for path, mapping in mappings.items():
-        owner = dict.fromkeys(settings.ignore, "ignore")
-        for name, values in mapping.items():
-            if name not in settings.classes:
-                problems.append((f"{path}.{name}", f"is none of the classes {', '.join(settings.classes)}"))
-            for value in values:
-                if value in owner:
-                    problems.append((f"{path}.{name}", f"the label value {value} belongs to {owner[value]} already"))
-                owner.setdefault(value, name)
-        problems += [(f"{path}.{name}", "has no label values") for name in settings.classes if name not in mapping]
-    return problems
-
-
-def _volume_problems(settings: Settings, volume: Volume) -> list[Problem]:
-    problems: list[Problem] = []
-    if volume.labels is None and volume.role in ("train", "validate", "test"):
-        problems.append(("labels", f"are required for the role {volume.role}"))
-    if volume.sections is not None and volume.sections[0] >= volume.sections[1]:
-        problems.append(("sections", f"[{volume.sections[0]}, {volume.sections[1]}) holds no section"))
-    if volume.range is not None and volume.range[0] >= volume.range[1]:
-        problems.append(("range", f"the low end {volume.range[0]} is not below the high end {volume.range[1]}"))
-    if (volume.image == PHANTOM or volume.labels == PHANTOM) and settings.phantom is None:
-        problems.append(("image", "is the phantom, but the settings `phantom` are missing"))
-    return problems
-
-
-def _address_problems(settings: Settings) -> list[Problem]:
-    addresses = {"model": settings.model, "train.init": settings.train.init}
-    for name, volume in settings.volumes.items():
-        addresses |= {f"volumes.{name}.image": volume.image, f"volumes.{name}.labels": volume.labels}
-    return [
-        (
-            path,
-            f"{address!r} holds one of < > {{ }}, which Snakemake takes for a pattern: rename the file, or link to it",
-        )
-        for path, address in addresses.items()
-        # Where data_dir is missing, that is said already.
-        if address is not None and set("<>{}") & set(address.replace("{data_dir}", ""))
-    ]
-
-
-def _phantom_problems(phantom: Phantom) -> list[Problem]:
-    problems = [
-        (f"phantom.{name}", f"there is no section {section}: the phantom has {phantom.shape[0]}")
-        for name, section in (("missing", phantom.missing), ("fold", phantom.fold))
-        if section is not None and section >= phantom.shape[0]
-    ]
-    if phantom.missing is not None and phantom.missing == phantom.fold:
-        problems.append(("phantom.fold", f"the section {phantom.fold} is the missing one: it shows no fold"))
-    return problems
-
-
-def _tile_problems(settings: Settings) -> list[Problem]:
-    net = unet_geometry(settings.network.depth)
-    problems: list[Problem] = []
-    for path, tile in (("augment.tile", settings.augment.tile), ("predict.tile", settings.predict.tile)):
-        if tile is None or net.is_legal((1, *tile)):
-            continue
-        kept = [n - 2 * net.border[1] for n in tile]
-        smaller, larger = (
-            list(net.tile_for((1, *(max(1, n - less) for n in kept)))[1:]) for less in (net.pooling[1], 0)
-        )
-        near = f"near sizes that it can take are {smaller} and {larger}"
-        problems.append((path, f"the network cannot take {list(tile)}: {near}"))
-    return problems

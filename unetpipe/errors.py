@@ -30,6 +30,25 @@ class UserError(Exception):
         return f"{self.asked}\n  found: {self.found}\n  to do: {self.repair}"
 
 
+class StoppedError(Exception):
+    """Work was ended from outside before it was done; what is finished is kept.
+
+    Parameters
+    ----------
+    message:
+        For the user.
+    status:
+        That the process is to end with.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message, status)
+        self.status = status
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class SettingsError(UserError):
     """All mistakes of a configuration at once, each with the path of its setting."""
 

@@ -1,14 +1,8 @@
-"""Score the prediction of one volume against its labels, block by block."""
+"""Score the prediction of one volume against its labels, piece by piece."""
 
-import functools
 import logging
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import zarr
 
 import unetpipe
 from unetpipe import config
@@ -16,52 +10,34 @@ from unetpipe.allocate import read_plan
 from unetpipe.cluster import connect, for_each
 from unetpipe.errors import UserError
 from unetpipe.files import read_json, write_json
-from unetpipe.grid import Block, Plan, Shape
-from unetpipe.metrics import baseline, confusion
+from unetpipe.metrics.streaming import Cut, Task, Totals, count
+from unetpipe.metrics.summary import summary
 from unetpipe.progress_bar import track
-from unetpipe.volume import Image, VolumeFile, open_array, read_labels
+from unetpipe.volume import VolumeFile
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Task:
-    """All that a worker must know for one block; small, since it travels for each."""
-
-    volume: Path
-    allocated: Path
-    sigma: float
-    index: Shape
-
-
-@dataclass(frozen=True)
-class Counts:
-    """What one block gives.
-
-    ``tables`` is (sections, classes, classes) int64, for the sections from ``first`` on; ``grey`` is the table of
-    the baseline (:func:`unetpipe.metrics.baseline.count`).
-    """
-
-    first: int
-    tables: confusion.Table
-    grey: confusion.Table
 
 
 def evaluate(
     volume: Path,
     allocated: Path,
     predicted: list[Path],
+    validation: list[Path],
     scores: Path,
     *,
     role: str,
     classes: list[str],
+    objects: str,
     settings: config.Evaluate,
     cores: int,
 ) -> None:
-    """Back the rule ``evaluate``: scores over the whole volume and for each section, and those of the baseline.
+    """Back the rule ``evaluate``: scores by voxel, threshold and segment, of the volume and each of its sections.
 
-    Memory grows with the block and the number of worker processes; beside that, the counts of each section, 8 bytes
-    for each pair of classes, are kept to the end. Sections that are missing in the data are scored like others.
+    The memory of a worker grows with the voxels of a slab: the sections of a block of the prediction, whole ones where
+    they have at most ``settings.largest_section`` voxels, rectangles else. The driver keeps what
+    :class:`unetpipe.metrics.segments.Segments` says, which grows with the number of segments, and the counts of each
+    section. Sections that are missing in the data are scored like others; voxels of blocks that were not to be
+    predicted are left out, as those to ignore.
 
     Parameters
     ----------
@@ -69,12 +45,16 @@ def evaluate(
         ``volume.json`` and ``allocated.json``.
     predicted:
         What the jobs of ``predict`` wrote at their end, among it the digest of the prediction.
+    validation:
+        Scores of the validation volumes, on which a threshold is chosen; none for a validation volume itself.
     scores:
         The result, JSON.
     role:
         Of the volume.
     classes:
         Names in the order of the channels.
+    objects:
+        The class whose components are the segments.
     cores:
         Worker processes.
 
@@ -86,93 +66,30 @@ def evaluate(
     source = VolumeFile.read(volume)
     description = read_json(allocated)
     _check(source, description, classes)
-    plan = read_plan(description)
-    blocks: int = description["plan"]["blocks"]
-    tasks = (Task(volume, allocated, settings.baseline_sigma, block.index) for block in plan.blocks())
-    with connect(min(cores, blocks)) as client:
-        results = track(for_each(client, count_block, tasks), f"evaluate {source.name}", blocks, "blocks")
-        sections, grey = add_up(results, plan, len(classes))
-    result = summary(source, role, classes, sections, grey, settings.baseline_sigma)
-    result["digests"] |= {
-        "engine": description["key"]["engine"],
-        "prediction": {path.stem: read_json(path)["digest"] for path in predicted},
-    }
-    write_json(scores, result)
-    log.info(
-        "%s: mean IoU %s, baseline %s",
-        source.name,
-        _rounded(result["mean_iou"]),
-        _rounded(result["baseline"]["mean_iou"]),
-    )
-    if left_out := result["left_out"]:
-        log.info("%s: neither labelled nor predicted, and not in the means: %s", source.name, ", ".join(left_out))
-
-
-def count_block(task: Task) -> Counts:
-    """Count the voxels of one block; runs in a worker."""
-    place = _open(task.volume, task.allocated)
-    region = Block(place.plan, task.index).write
-    truth = read_labels(place.labels, region, place.plan.shape)
-    probability = np.asarray(place.probability[(slice(None), *region.slices)])
-    label = confusion.most_likely(probability)
-    tables = [confusion.count(a, b, len(probability)) for a, b in zip(truth, label, strict=True)]
-    blurred = baseline.blurred(place.image, region, task.sigma)
-    grey = [baseline.count(a, b, len(probability)) for a, b in zip(blurred, truth, strict=True)]
-    return Counts(region.start[0], np.stack(tables), np.sum(grey, axis=0))
-
-
-def add_up(blocks: Iterable[Counts], plan: Plan, classes: int) -> tuple[confusion.Table, confusion.Table]:
-    """Confusion of each section, (sections, classes, classes), and the baseline's table of the whole volume."""
-    sections = np.zeros((plan.shape[0], classes, classes), np.int64)
-    grey = np.zeros((classes + 1, baseline.BINS), np.int64)
-    for block in blocks:
-        sections[block.first : block.first + len(block.tables)] += block.tables
-        grey += block.grey
-    return sections, grey
-
-
-def summary(
-    source: VolumeFile, role: str, classes: list[str], sections: confusion.Table, grey: confusion.Table, sigma: float
-) -> dict[str, Any]:
-    """The scores of a volume as JSON data, from what :func:`add_up` gives."""
-    table = sections.sum(axis=0)
-    return {
+    cut = Cut.of(read_plan(description), settings.largest_section, cores)
+    probability = f"{description['probability']}/{description['array']}"
+    index = classes.index(objects)
+    tasks = [Task(volume, probability, index, settings.baseline_sigma, cut, region, allocated) for region in cut.runs()]
+    with connect(min(cores, len(tasks))) as client:
+        runs = track(for_each(client, count, tasks), f"evaluate {source.name}", len(tasks), "runs of sections")
+        totals = Totals.of(runs, cut, len(classes))
+    chosen_on = {score["volume"]: score for score in map(read_json, validation)}
+    result = {
         "volume": source.name,
         "role": role,
         "shape": list(source.shape),
         "sections": source.shape[0],
-        **confusion.summary(table, classes),
-        "per_section": [
-            {"section": z, "mean_iou": confusion.mean_iou(section), "missing": z in source.missing_sections}
-            for z, section in enumerate(sections)
-        ],
-        "baseline": baseline.summary(grey, classes, sigma),
-        "confusion": table.tolist(),
+        **summary(source, totals, classes, objects, settings, chosen_on),
         "version": unetpipe.__version__,
-        "digests": {"image": source.image_digest, "labels": source.labels_digest},
+        "digests": {
+            "image": source.image_digest,
+            "labels": source.labels_digest,
+            "engine": description["key"]["engine"],
+            "prediction": {path.stem: read_json(path)["digest"] for path in predicted},
+        },
     }
-
-
-@dataclass(frozen=True)
-class _Place:
-    """What a worker keeps open of one volume."""
-
-    plan: Plan
-    image: Image
-    labels: zarr.Array[Any]
-    probability: zarr.Array[Any]
-
-
-@functools.lru_cache(maxsize=1)
-def _open(volume: Path, allocated: Path) -> _Place:
-    source = VolumeFile.read(volume)
-    description = read_json(allocated)
-    return _Place(
-        plan=read_plan(description),
-        image=Image(source),
-        labels=open_array(str(source.labels)),
-        probability=open_array(f"{description['probability']}/{description['array']}"),
-    )
+    write_json(scores, result)
+    _tell(result)
 
 
 def _check(source: VolumeFile, description: dict[str, Any], classes: list[str]) -> None:
@@ -189,5 +106,19 @@ def _check(source: VolumeFile, description: dict[str, Any], classes: list[str]) 
         )
 
 
+def _tell(result: dict[str, Any]) -> None:
+    """The most important scores, and why some are missing, for the log."""
+    name = result["volume"]
+    log.info(
+        "%s: mean IoU %s, baseline %s; V_rand %s, V_info %s",
+        name,
+        *map(_rounded, (result["mean_iou"], result["baseline"]["mean_iou"], result["v_rand"], result["v_info"])),
+    )
+    if left_out := result["left_out"]:
+        log.info("%s: neither labelled nor predicted, and not in the means: %s", name, ", ".join(left_out))
+    if reason := result["segments"]["left_out"]:
+        log.info("%s: %s", name, reason)
+
+
 def _rounded(value: float | None) -> str:
-    return "none (no voxel is scored)" if value is None else f"{value:.4f}"
+    return "none" if value is None else f"{value:.4f}"

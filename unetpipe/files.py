@@ -3,18 +3,28 @@
 import hashlib
 import json
 import os
+import re
+import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path in the folder of ``path`` that takes its place, durably, if the block ends without an error."""
+    """A temporary path in the folder of ``path`` that takes its place, durably, if the block ends without an error.
+
+    What was left by processes of this machine that were killed when they wrote ``path`` is removed.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    # Elsewhere, the same number is another process.
+    prefix = f".{path.name}.{socket.gethostname()}-"
+    for left in path.parent.iterdir():
+        if (writer := re.match(re.escape(prefix) + r"(\d+)\.", left.name)) and not _lives(int(writer[1])):
+            left.unlink(missing_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f"{prefix}{os.getpid()}.", suffix=path.suffix)
     os.close(descriptor)
     temporary = Path(name)
     try:
@@ -29,6 +39,16 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def _lives(process: int) -> bool:
+    # One of another user may not be asked, but it is there.
+    with suppress(PermissionError):
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return False
+    return True
 
 
 def write_bytes(path: Path, data: bytes) -> None:

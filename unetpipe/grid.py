@@ -19,15 +19,19 @@ aligned, and what a tile computes beyond the last aligned voxel is dropped.
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 Shape = tuple[int, int, int]
 
 AXES = ("z", "y", "x")
 
 MOST_KEPT = 1024
-"""Voxels that a tile keeps along y and x, where it is chosen: beyond this, tiles fall out of a processor's cache."""
+"""Voxels that a tile of one section keeps along y and x, where it is chosen; larger ones leave a processor's cache."""
+
+MOST_KEPT_OF_A_STACK = (32, 192, 192)
+"""Voxels (z, y, x) that a tile of a 3D network keeps, where it is chosen: together about as many."""
 
 
 def triple(values: Sequence[int]) -> Shape:
@@ -47,6 +51,19 @@ class Region:
     def of(cls, start: Sequence[int], shape: Sequence[int]) -> "Region":
         """The box of ``shape`` that begins at ``start``."""
         return cls(triple(start), triple([a + n for a, n in zip(start, shape, strict=True)]))
+
+    @classmethod
+    def between(cls, spans: Sequence[Sequence[int]]) -> "Region":
+        """The box of ``[[z0, z1], [y0, y1], [x0, x1]]``, as in settings and JSON."""
+        return cls(triple([start for start, _ in spans]), triple([stop for _, stop in spans]))
+
+    @property
+    def spans(self) -> list[list[int]]:
+        """As :meth:`between` takes them."""
+        return [[a, b] for a, b in zip(self.start, self.stop, strict=True)]
+
+    def __str__(self) -> str:
+        return ",".join(f"{a}:{b}" for a, b in self.spans)
 
     @property
     def shape(self) -> Shape:
@@ -88,12 +105,20 @@ class Geometry:
     """What a network does to shapes, per axis (z, y, x).
 
     ``border``: voxels lost on each side. ``pooling``: product of the poolings. ``base``: legal inputs are
-    ``base + pooling * k``; the output is the input less twice the border.
+    ``base + pooling * k``; the output is the input less twice the border. ``dimensions``: a network of 2 gives one
+    section a call, of 3 a stack.
     """
 
     border: Shape
     pooling: Shape
     base: Shape
+    dimensions: int = 2
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any]) -> "Geometry":
+        """From JSON data, as ``dataclasses.asdict`` gives them."""
+        shapes = {name: triple(data[name]) for name in ("border", "pooling", "base")}
+        return cls(**shapes, dimensions=data["dimensions"])
 
     def output(self, tile: Sequence[int]) -> Shape:
         """Shape that comes out for an input of shape ``tile``."""
@@ -105,33 +130,57 @@ class Geometry:
 
     def is_legal(self, tile: Sequence[int]) -> bool:
         """Whether the network can take ``tile`` and keeps at least one voxel of it."""
-        return all(
+        return (self.dimensions == 3 or self.output(tile)[0] == 1) and all(
             (n - a) % p == 0 and k > 0
             for n, a, p, k in zip(tile, self.base, self.pooling, self.kept(tile), strict=True)
         )
 
+    @property
+    def most_kept(self) -> Shape:
+        """Voxels (z, y, x) that a tile keeps at most, where it is chosen."""
+        return MOST_KEPT_OF_A_STACK if self.dimensions == 3 else (1, MOST_KEPT, MOST_KEPT)
+
     def tile_for(self, kept: Sequence[int]) -> Shape:
-        """The smallest legal input of which at least ``kept`` voxels are kept along each axis."""
+        """The smallest legal input of which at least ``kept`` voxels are kept along each axis.
+
+        A network of 2 dimensions gives one section, whatever is asked for along z.
+        """
+        depth = kept[0] if self.dimensions == 3 else 1
         tile = []
-        for want, border, pooling, base in zip(kept, self.border, self.pooling, self.base, strict=True):
+        for want, border, pooling, base in zip((depth, *kept[1:]), self.border, self.pooling, self.base, strict=True):
             aligned = math.ceil(want / pooling) * pooling
             least = aligned + 2 * border
             tile.append(base + max(0, math.ceil((least - base) / pooling)) * pooling)
         return triple(tile)
 
 
-def unet_geometry(depth: int) -> Geometry:
-    """The geometry of an unpadded U-Net whose sections are pooled ``depth`` times by 2 in y and x, and never in z.
+def unet_geometry(kernels: Sequence[Shape], poolings: Sequence[Shape], sections: int = 1) -> Geometry:
+    """The geometry of an unpadded U-Net.
 
-    Each of the two 3x3 convolutions of level l costs 2**l voxels a side, once on the way down and once on the way up;
-    the lowest level is passed once. The size before every pooling must be even. With depth 4 this gives the 572 -> 388
-    of arXiv:1505.04597, figure 1.
+    Parameters
+    ----------
+    kernels:
+        Of the convolutions of each level (z, y, x), from the top: one more than there are poolings; odd.
+    poolings:
+        Of each level but the lowest, (z, y, x).
+    sections:
+        That a network of 2 dimensions sees as channels.
+
+    Each of the two convolutions of a level costs (kernel - 1) / 2 of its voxels a side, once on the way down and once
+    on the way up; the lowest level is passed once. The size before every pooling must be a multiple of it. With 3 x 3
+    convolutions and 2 x 2 poolings this gives the 572 -> 388 of arXiv:1505.04597, figure 1.
     """
-    border = sum(4 * 2**level for level in range(depth)) + 2 * 2**depth
-    pooling = 2**depth
-    # Levels above have taken 4 voxels each, of their own size, before the last pooling.
-    base = sum(4 * 2**level for level in range(depth)) % pooling
-    return Geometry(border=(0, border, border), pooling=(1, pooling, pooling), base=(0, base, base))
+    border, product, base = [], [], []
+    for axis in range(3):
+        scales = [math.prod(pooling[axis] for pooling in poolings[:level]) for level in range(len(kernels))]
+        lost = [(kernel[axis] - 1) * scale for kernel, scale in zip(kernels, scales, strict=True)]
+        border.append(2 * sum(lost[:-1]) + lost[-1])
+        product.append(scales[-1])
+        # Levels above have taken this much, of their own size, before the last pooling.
+        base.append(2 * sum(lost[:-1]) % scales[-1])
+    flat = all(shape[0] == 1 for shape in (*kernels, *poolings))
+    border[0] += (sections - 1) // 2
+    return Geometry(triple(border), triple(product), triple(base), dimensions=2 if flat else 3)
 
 
 @dataclass(frozen=True)

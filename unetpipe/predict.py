@@ -1,47 +1,43 @@
 """Predict one volume, block by block: overlap-tile with mirrored edges (arXiv:1505.04597, section 2 and figure 2).
 
 Which voxel comes out as what depends on the volume and the engine alone: the write origin of every call is aligned
-(:mod:`unetpipe.grid`), every call has the same shape, and normalisation uses stored constants.
+(:mod:`unetpipe.grid`), every call has the same shape, and normalisation uses stored constants. This is the process that
+hands out the blocks; what a worker does with one stands in :mod:`unetpipe.compute`.
 """
 
-import functools
-import hashlib
 import logging
 import time
-import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import zarr
-from numpy.typing import NDArray
-
 import unetpipe
 from unetpipe.allocate import read_plan
-from unetpipe.cluster import connect, for_each
+from unetpipe.cluster import ATTEMPTS, REFUSED, Failed, connect, try_each
+from unetpipe.compute import THREADS, Computed, Task, compute_block
+from unetpipe.config import Predict
 from unetpipe.data.sources import open_source
-from unetpipe.engines import Engine, device_class, load_engine
-from unetpipe.errors import UserError
+from unetpipe.engines import device_class
+from unetpipe.errors import StoppedError, UserError
 from unetpipe.files import digest_of, read_json, write_json
-from unetpipe.grid import Block, Plan, Region, Shape, triple
+from unetpipe.grid import Block, Plan, triple
 from unetpipe.progress import Record
 from unetpipe.progress_bar import track
-from unetpipe.volume import Image, VolumeFile, open_array, open_writable, shard_path, sync_shard
+from unetpipe.selection import Selection, refuse_changed_mask
+from unetpipe.stop import Stop, stoppable
+from unetpipe.volume import VolumeFile, open_array, shard_path
 
 log = logging.getLogger(__name__)
 
+_DEFAULTS = Predict()
 
-@dataclass(frozen=True)
-class Task:
-    """All that a worker must know for one block; small, since it travels for each."""
+_SHOWN = 20
+"""Failed blocks that a message names."""
 
-    allocated: Path
-    engine: Path
-    threads: int
-    index: Shape
+_MOST_IN_A_ROW = 100
+"""Blocks that fail with none between that does not: then it is not the blocks."""
 
 
 def predict(
@@ -52,6 +48,8 @@ def predict(
     job: str,
     workers: int | None,
     cores: int,
+    grace_seconds: float = _DEFAULTS.grace_seconds,
+    patience_seconds: float | None = _DEFAULTS.patience_seconds,
 ) -> None:
     """Back the rule ``predict``: compute the blocks that are not recorded yet.
 
@@ -69,77 +67,187 @@ def predict(
         Processes; one per core where None. The result does not depend on it.
     cores:
         CPU cores for all workers together.
+    grace_seconds, patience_seconds:
+        As in the settings.
 
     Raises
     ------
     UserError
-        If this machine's device class is not the one that the store was allocated for, if the store is gone, or if an
-        image that is used in place has changed.
+        If this machine's device class is not the one that the store was allocated for, if the store is gone or cannot
+        be written, if an image that is used in place has changed, or if blocks could not be computed, however often
+        they were tried: all others are done then.
+    StoppedError
+        If SIGTERM or SIGINT asked for it, and there are blocks left.
     """
     description = read_json(allocated)
     plan = read_plan(description)
     key = description["key"]
+    name = description["volume"]
     if (here := device_class(read_json(certificate)["backend"])) != key["device_class"]:
         raise UserError(
-            f"{description['volume']} was to be predicted on this machine",
+            f"{name} was to be predicted on this machine",
             f"the engine was certified on another class of device: {key['device_class']}; this is {here}",
             "predict where the engine was certified, or delete the engine's folder to build and certify it here",
         )
     record = Record(allocated.parent / "progress")
     if record.key() != key:
         raise UserError(
-            f"{description['volume']} was to be predicted",
+            f"{name} was to be predicted",
             f"{allocated} and the record of progress in {record.folder} do not belong together",
             f"delete {allocated} and run again",
         )
-    _refuse_changed_image(description)
+    refuse_changed_image(description)
+    refuse_changed_mask(description)
+    selection = Selection.read(description)
+    total = selection.count
     count = workers or cores
     threads = max(1, cores // count)
+    rounds = _rounds(record)
     finished = _finished(description, plan, record)
-    total = description["plan"]["blocks"]
-    if finished:
-        log.info("%d of %d blocks are there already", len(finished), total)
+    resumed = sum(block.name in finished for block in selection.blocks(plan))
+    if resumed:
+        log.info("%d of %d blocks are there already", resumed, total)
     tasks = (
-        Task(allocated, certificate.parent, threads, block.index)
-        for block in plan.blocks()
+        Task(allocated, certificate.parent, threads, block.index, rounds.get(block.name, 0))
+        for block in selection.blocks(plan)
         if block.name not in finished
     )
     start = time.monotonic()
-    voxels = size = 0
-    if len(finished) < total:
-        with connect(min(count, total - len(finished))) as client:
-            results = for_each(client, predict_block, tasks)
-            for entry in track(results, description["volume"], total, "blocks", done=len(finished)):
-                voxels += entry["voxels"]
-                size += entry["bytes"]
+    tally = _Tally()
+    if resumed < total:
+        with stoppable(grace_seconds) as stop:
+            _compute(description, tasks, tally, stop, min(count, total - resumed), total, resumed, patience_seconds)
     seconds = time.monotonic() - start
-    entries = record.done()
+    entries = {block: entry["written"] for block, entry in record.done().items()}
+    written = {block.name: entries.get(block.name) for block in selection.blocks(plan)}
+    if lost := [block for block, digest in written.items() if digest is None]:
+        raise UserError(
+            f"{name} was to be predicted",
+            f"the record in {record.folder} does not hold {len(lost)} blocks that were just computed: {lost[:_SHOWN]}",
+            "see whether its file system keeps what is written, and run again",
+        )
     write_json(
         done,
         {
-            "volume": description["volume"],
+            "volume": name,
             "job": job,
             "blocks": total,
-            "computed": total - len(finished),
-            "resumed": len(finished),
-            "voxels": voxels,
-            "bytes_written": size,
+            "skipped": selection.total - total,
+            "computed": total - resumed,
+            "resumed": resumed,
+            "voxels": tally.voxels,
+            "constant_tiles": tally.constant_tiles,
+            "bytes_written": tally.bytes,
             "seconds": round(seconds, 3),
             "workers": count,
             "threads_per_worker": threads,
+            "peak_memory_mb": sorted(tally.peak_memory_mb.values(), reverse=True),
+            "batch": tally.batch or plan.batch,
             "device": key["device_class"],
             "engine_digest": key["engine"],
-            "digest": digest_of({name: entry["written"] for name, entry in entries.items()}),
+            "digest": digest_of(written),
             "version": unetpipe.__version__,
         },
     )
-    if voxels:
-        log.info(
-            "%s: %.2f Mvox in %.1f s, %.2f Mvox/s", description["volume"], voxels / 1e6, seconds, voxels / 1e6 / seconds
+    if tally.voxels:
+        mvox = tally.voxels / 1e6
+        log.info("%s: %.2f Mvox in %.1f s, %.2f Mvox/s", name, mvox, seconds, mvox / seconds)
+
+
+@dataclass
+class _Tally:
+    """What came of the blocks. ``peak_memory_mb``: by process. ``batch``: the least that an engine was called with."""
+
+    blocks: int = 0
+    voxels: int = 0
+    bytes: int = 0
+    constant_tiles: int = 0
+    batch: int = 0
+    peak_memory_mb: dict[str, int] = field(default_factory=dict)
+    failed: list[Failed[Task]] = field(default_factory=list)
+    gave_up: bool = False
+
+    def add(self, computed: Computed) -> None:
+        """Count a block."""
+        self.blocks += 1
+        self.voxels += computed.entry["voxels"]
+        self.bytes += computed.entry["bytes"]
+        self.constant_tiles += computed.entry["constant_tiles"]
+        self.peak_memory_mb[computed.writer] = computed.peak_memory_mb
+        if self.batch and computed.batch < self.batch:
+            log.warning("not enough memory for calls of %d tiles: %d from here on", self.batch, computed.batch)
+        self.batch = min(self.batch or computed.batch, computed.batch)
+
+
+def _compute(
+    description: dict[str, Any],
+    tasks: Iterator[Task],
+    tally: _Tally,
+    stop: Stop,
+    workers: int,
+    total: int,
+    resumed: int,
+    patience_seconds: float | None,
+) -> None:
+    """Let workers compute the blocks, and count them."""
+    try:
+        with (
+            connect(workers, THREADS) as client,
+            closing(
+                try_each(client, compute_block, tasks, again=Task.retry, patience_seconds=patience_seconds, stop=stop)
+            ) as results,
+        ):
+            for computed in track(_done(results, tally), description["volume"], total, "blocks", done=resumed):
+                tally.add(computed)
+            # Here, so that the workers are not waited for.
+            _refuse_unfinished(description["volume"], tally, stop, total, resumed)
+    except OSError as error:
+        if error.errno not in REFUSED:
+            raise
+        raise UserError(
+            f"{description['volume']} was to be predicted into {description['probability']}",
+            f"{error.strerror}: {error.filename or description['probability']}",
+            "let this user read the image and write the prediction, and run again; what is finished is kept",
+        ) from None
+
+
+def _done(results: Iterable[Computed | Failed[Task]], tally: _Tally) -> Iterator[Computed]:
+    """The blocks that are done; those that are not go to the tally."""
+    in_a_row = 0
+    for result in results:
+        if not isinstance(result, Failed):
+            in_a_row = 0
+            yield result
+            continue
+        log.error("the block %s failed: %s", result.item.name, result.reason)
+        tally.failed.append(result)
+        in_a_row += 1
+        if in_a_row == _MOST_IN_A_ROW:
+            tally.gave_up = True
+            return
+
+
+def _refuse_unfinished(name: str, tally: _Tally, stop: Stop, total: int, resumed: int) -> None:
+    """StoppedError or UserError if there are blocks left."""
+    done = resumed + tally.blocks
+    if stop.signal is not None and done < total:
+        raise StoppedError(
+            f"{name}: ended by {stop.signal.name} with {done} of {total} blocks done; a rerun computes the others",
+            stop.status,
+        )
+    if tally.failed:
+        failed = tally.failed
+        lines = "".join(f"\n    {each.item.name}: {each.reason}" for each in failed[:_SHOWN])
+        more = f"\n    and {len(failed) - _SHOWN} more" if len(failed) > _SHOWN else ""
+        others = "no other was tried then" if tally.gave_up else "all others are done"
+        raise UserError(
+            f"{name} was to be predicted",
+            f"{len(failed)} of {total} blocks could not be computed in {ATTEMPTS} attempts; {others}:{lines}{more}",
+            "mend what they met, and run again; what is finished is kept",
         )
 
 
-def _refuse_changed_image(description: dict[str, Any]) -> None:
+def refuse_changed_image(description: dict[str, Any]) -> None:
     """UserError if an image that is used in place is not what it was when it was measured."""
     volume = VolumeFile.read(Path(description["volume_file"]))
     if not volume.source.get("in_place"):
@@ -154,8 +262,18 @@ def _refuse_changed_image(description: dict[str, Any]) -> None:
             )
 
 
-def _finished(description: dict[str, Any], plan: Plan, record: Record) -> dict[str, dict[str, Any]]:
-    """What the record says of blocks whose shards are there, and as large as they were written."""
+def _rounds(record: Record) -> dict[str, int]:
+    """By name, the round that a new entry must have to count, where it is not 0."""
+    rounds: dict[str, int] = {}
+    for entry in record.entries():
+        number = entry.get("round", 0) + bool(entry.get("void"))
+        if number > rounds.get(entry["name"], 0):
+            rounds[entry["name"]] = number
+    return rounds
+
+
+def _finished(description: dict[str, Any], plan: Plan, record: Record) -> set[str]:
+    """The blocks that the record has and whose shards are there, as large as they were written."""
     address = f"{description['probability']}/{description['array']}"
     try:
         array = open_array(address)
@@ -165,110 +283,12 @@ def _finished(description: dict[str, Any], plan: Plan, record: Record) -> dict[s
             error.found,
             f"delete {record.folder.parent / 'allocated.json'} and run again, to make room for it anew",
         ) from None
-    finished = {}
+    finished = set()
     for name, entry in record.done().items():
         block = Block(plan, triple([int(index) for index in name.split(".")]))
         path = shard_path(array, (0, *block.write.start))
         if path.exists() and path.stat().st_size == entry["bytes"]:
-            finished[name] = entry
+            finished.add(name)
         else:
             log.warning("the shard %s is gone or cut: the block %s is computed again", path, name)
     return finished
-
-
-def predict_block(task: Task) -> dict[str, Any]:
-    """Compute, write and record one block; runs in a worker. Gives what was recorded."""
-    place = _open(task.allocated)
-    engine = _engine(task.engine, place.plan.tile, place.plan.batch, task.threads)
-    block = Block(place.plan, task.index)
-    grey = place.image.read(block.read)
-    probability = infer(engine, grey, block, len(place.classes))
-    write = block.write
-    # What an earlier run left here is not recorded, and may be damaged; at the volume's edge Zarr would read it first.
-    shard_path(place.probability, (0, *write.start)).unlink(missing_ok=True)
-    place.probability[(slice(None), *write.slices)] = probability
-    path = sync_shard(place.probability, (0, *write.start))
-    shard = path.read_bytes()
-    entry = {
-        "name": block.name,
-        "read": hashlib.blake2b(grey.tobytes(), digest_size=16).hexdigest(),
-        "written": hashlib.blake2b(shard, digest_size=16).hexdigest(),
-        "voxels": write.voxels,
-        "bytes": len(shard),
-    }
-    place.record.append(_writer(), entry)
-    return entry
-
-
-def infer(engine: Engine, grey: NDArray[np.float32], block: Block, classes: int) -> NDArray[np.uint8]:
-    """Probabilities of a block.
-
-    Parameters
-    ----------
-    grey:
-        What ``block.read`` holds, normalised (z, y, x).
-
-    Returns
-    -------
-    (classes, z, y, x) uint8 of ``block.write``, 255 for a probability of 1.
-    """
-    plan, write = block.plan, block.write
-    probability = np.empty((classes, *write.shape), np.uint8)
-    batches = list(_batches(block.tiles(), plan.batch))
-
-    def calls() -> Iterator[NDArray[np.float32]]:
-        # A call always has the full batch; what fills a short one up is computed and dropped.
-        call = np.zeros((plan.batch, *plan.tile), np.float32)
-        for tiles in batches:
-            for slot, tile in enumerate(tiles):
-                call[slot] = grey[block.read_of(tile).relative_to(block.read.start).slices]
-            yield call.reshape(plan.batch, 1, *plan.tile[1:])
-
-    # As a stream, so that an engine on a GPU copies one call while it computes another.
-    for tiles, result in zip(batches, engine.stream(calls()), strict=True):
-        for slot, tile in enumerate(tiles):
-            inside = tile.clip(plan.shape)
-            _, y, x = inside.shape
-            to = inside.relative_to(write.start).slices
-            # (classes, y, x) of one section
-            probability[(slice(None), *to)] = np.rint(result[slot, :, None, :y, :x] * np.float32(255))
-    return probability
-
-
-@dataclass(frozen=True)
-class _Place:
-    """What a worker keeps open of one prediction."""
-
-    plan: Plan
-    image: Image
-    probability: zarr.Array[Any]
-    classes: list[str]
-    record: Record
-
-
-@functools.lru_cache(maxsize=1)
-def _open(allocated: Path) -> _Place:
-    description = read_json(allocated)
-    return _Place(
-        plan=read_plan(description),
-        image=Image(VolumeFile.read(Path(description["volume_file"]))),
-        probability=open_writable(f"{description['probability']}/{description['array']}"),
-        classes=description["classes"],
-        record=Record(allocated.parent / "progress"),
-    )
-
-
-@functools.lru_cache(maxsize=1)
-def _engine(folder: Path, tile: Shape, batch: int, threads: int) -> Engine:
-    return load_engine(folder, tile=tile[1:], batch=batch, threads=threads)
-
-
-@functools.cache
-def _writer() -> str:
-    """A name for this process's log that no other process has had."""
-    return uuid.uuid4().hex
-
-
-def _batches(tiles: list[Region], size: int) -> Iterator[list[Region]]:
-    for first in range(0, len(tiles), size):
-        yield tiles[first : first + size]

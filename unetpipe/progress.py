@@ -3,19 +3,27 @@
 The record is a folder. ``key.json`` holds everything that can change what is written. Each writer appends lines to a
 log of its own, so there are no locks; the logs are merged when they are read. A piece is recorded only after its data
 is on the disk, so what the record says is done is done, whatever was killed when.
+
+An entry is a JSON object with the ``name`` of its piece. Of several of one name the one with the highest ``round``
+counts (0 where absent); those of one round are of equal bytes, so any of them will do. If it is ``void``, nothing is
+recorded of that name: a log only grows, and what was wrong in it can be taken back in no other way.
 """
 
+import errno
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from unetpipe.errors import UserError
 from unetpipe.files import sync_folder, write_json
 
+T = TypeVar("T")
+
 _KEY = "key.json"
+_LOGS = "*.jsonl"
 
 
 class Record:
@@ -69,16 +77,39 @@ class Record:
         return key
 
     def done(self) -> dict[str, dict[str, Any]]:
-        """What was recorded of each finished piece, by its name. A line that a crash has torn does not count."""
-        entries: dict[str, dict[str, Any]] = {}
-        for path in sorted(self.folder.glob("*.jsonl")):
-            for line in path.read_bytes().split(b"\n"):
-                try:
-                    entry = json.loads(line)
-                except (json.JSONDecodeError, UnicodeDecodeError):
-                    continue
-                entries[entry["name"]] = entry
-        return entries
+        """What was recorded of each finished piece, by its name."""
+        return self.latest(lambda entry: entry)
+
+    def latest(self, pick: Callable[[dict[str, Any]], T]) -> dict[str, T]:
+        """By the name of each finished piece, what ``pick`` takes from the entry that counts.
+
+        Memory grows with the pieces and what is taken of each, not with what was recorded.
+        """
+        found: dict[str, tuple[int, T]] = {}
+        void: dict[str, int] = {}
+        for entry in self.entries():
+            name, number = entry["name"], entry.get("round", 0)
+            if entry.get("void"):
+                void[name] = max(number, void.get(name, 0))
+            elif name not in found or number >= found[name][0]:
+                found[name] = (number, pick(entry))
+        return {name: picked for name, (number, picked) in found.items() if number > void.get(name, -1)}
+
+    def entries(self) -> Iterator[dict[str, Any]]:
+        """All entries of all logs, one by one. A line that a crash has torn is none."""
+        for path in sorted(self.folder.glob(_LOGS)):
+            with path.open("rb") as log:
+                for line in log:
+                    try:
+                        entry = json.loads(line)
+                    except (json.JSONDecodeError, UnicodeDecodeError):
+                        continue
+                    if isinstance(entry, dict) and isinstance(entry.get("name"), str):
+                        yield entry
+
+    def logs(self) -> dict[str, os.stat_result]:
+        """Size and time of each log, by its file name: they change while a writer is at work."""
+        return {path.name: path.stat() for path in self.folder.glob(_LOGS)}
 
     def append(self, writer: str, entry: Mapping[str, Any]) -> None:
         """Record the finished piece ``entry["name"]``; it is on the disk on return."""
@@ -88,7 +119,8 @@ class Record:
         new = not path.exists()
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            os.write(descriptor, line)
+            if os.write(descriptor, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
             os.fsync(descriptor)
         finally:
             os.close(descriptor)

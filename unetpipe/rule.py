@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from unetpipe.errors import UserError
+from unetpipe.errors import StoppedError, UserError
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,8 @@ FOR_SNAKEMAKE_ALONE = frozenset({"version"})
 def run(job: Any, function: Callable[..., None]) -> None:
     """Call ``function`` for ``job``, the object ``snakemake`` of a script.
 
-    A user's mistake ends the process with status 1 and its message, an interruption with status 130; neither shows a
+    A user's mistake ends the process with status 1 and its message, an interruption with status 130, the end of a
+    walltime with 143 where the function answers it (:class:`unetpipe.errors.StoppedError`); none of them shows a
     traceback. The log file gets what the terminal gets.
     """
     _set_up_log(Path(job.log[0]), f"{job.rule} {' '.join(job.wildcards)}".strip())
@@ -39,6 +40,9 @@ def run(job: Any, function: Callable[..., None]) -> None:
     except UserError as error:
         log.error("%s", error)
         sys.exit(1)
+    except StoppedError as stopped:
+        log.error("%s", stopped)
+        sys.exit(stopped.status)
     except KeyboardInterrupt:
         log.error("interrupted; what is finished is kept, and a rerun goes on from there")
         sys.exit(130)

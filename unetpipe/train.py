@@ -17,7 +17,7 @@ import platform
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -33,6 +33,7 @@ from unetpipe import config
 from unetpipe.data.batches import Batch, Samples
 from unetpipe.errors import UserError
 from unetpipe.files import digest, digest_of, read_json, write_bytes
+from unetpipe.grid import Shape
 from unetpipe.metrics import confusion
 from unetpipe.nets.checkpoint import load_checkpoint, save_checkpoint
 from unetpipe.nets.state import State, restore_state, save_state
@@ -113,7 +114,7 @@ def train(
     path = folder / digest_of(key)[:16] / "state.safetensors"
     with _repeatable(settings.threads, seed):
         model = UNet(network, len(classes))
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.to(memory_format=model.memory_format)  # type: ignore[call-overload]
         if init is not None:
             _start_from(init, model, classes)
         optimiser = make_optimiser(model, settings)
@@ -178,14 +179,20 @@ def weighted_loss(logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
     Parameters
     ----------
     logits:
-        (n, classes, y, x).
+        (n, classes, z, y, x).
     label:
-        (n, y, x) int64.
+        (n, z, y, x) int64.
     weight:
-        (n, y, x) float32; where it is 0, the label does not count. If it is 0 everywhere, so is the loss.
+        (n, z, y, x) float32; where it is 0, the label does not count. If it is 0 everywhere, so is the loss.
     """
-    losses = functional.cross_entropy(logits.float(), label, reduction="none")
-    return (losses * weight).sum() / weight.sum().clamp_min(torch.finfo(torch.float32).tiny)
+    losses = _cross_entropy(logits.float(), label, reduction="none")
+    return (losses * weight.flatten(1, 2)).sum() / weight.sum().clamp_min(torch.finfo(torch.float32).tiny)
+
+
+def _cross_entropy(logits: Tensor, label: Tensor, **how: Any) -> Tensor:
+    """Of logits (n, classes, z, y, x) and labels (n, z, y, x); where not reduced, (n, z * y, x)."""
+    # For an image PyTorch keeps the order in memory that convolutions are fast with, for a stack it copies everything.
+    return functional.cross_entropy(logits.flatten(2, 3), label.flatten(1, 2), **how)
 
 
 def _train(
@@ -238,10 +245,9 @@ def _step(
     """One step of the optimiser; gives the loss before it."""
     # The generator itself: torch.manual_seed would also queue a call for a GPU that is never used, at every step.
     torch.default_generator.manual_seed(int(np.random.SeedSequence([seed, _DROPOUT, step]).generate_state(1)[0]))
-    image = torch.from_numpy(batch.image).contiguous(memory_format=torch.channels_last)
     model.train()
     with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bf16"):
-        logits = model(image)
+        logits = model(torch.from_numpy(batch.image))
     loss = weighted_loss(logits, torch.from_numpy(batch.label), torch.from_numpy(batch.weight))
     value = loss.item()
     if not math.isfinite(value):
@@ -261,9 +267,9 @@ def _validate(model: UNet, data: Samples, classes: list[str], step: int) -> dict
     table = np.zeros((len(classes), len(classes)), np.int64)
     losses = []
     for image, label in data.validation():
-        logits = model(torch.from_numpy(image))  # (1, classes, y, x)
+        logits = model(torch.from_numpy(image))  # (1, classes, z, y, x)
         truth = torch.from_numpy(label.astype(np.int64))
-        losses.append(functional.cross_entropy(logits, truth, ignore_index=IGNORE, reduction="sum").item())
+        losses.append(_cross_entropy(logits, truth, ignore_index=IGNORE, reduction="sum").item())
         table += confusion.count(label, logits.argmax(1).numpy().astype(np.uint8), len(classes))
     voxels = int(table.sum())
     if voxels == 0:
@@ -311,9 +317,16 @@ def _description(model: UNet, classes: list[str]) -> str:
     """All that must agree for the weights of one network to mean the same in another."""
     network = model.settings
     return (
-        f"a {network.name} of width {network.width} and depth {network.depth}, normalisation {network.normalisation}, "
+        f"a {network.name} of width {network.width} and depth {network.depth}, kernels {_listed(network.kernels)}, "
+        f"poolings {_listed(network.poolings)}, sections {network.sections}, normalisation {network.normalisation}, "
         f"for the classes {', '.join(classes)}"
     )
+
+
+def _listed(shapes: Sequence[Shape]) -> str:
+    """Of each level, (z, y, x); once where all are the same."""
+    alike = shapes[:1] if len(set(shapes)) == 1 else shapes
+    return ", ".join(" x ".join(map(str, shape)) for shape in alike)
 
 
 def _write_history(path: Path, rows: list[dict[str, Any]], classes: list[str]) -> None:

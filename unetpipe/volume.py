@@ -78,36 +78,65 @@ class VolumeFile:
 
 
 class Image:
-    """The grey values of a volume, normalised; open one per process."""
+    """The grey values of a volume, normalised, missing sections filled; open one per process."""
 
     def __init__(self, volume: VolumeFile) -> None:
         self.volume = volume
         self.array = open_array(volume.image)
-        # A missing section has no spread: it becomes 0 everywhere.
+        self._shown = shown_sections(volume.shape[0], volume.missing_sections)
+        # A missing section has no spread: where there is no other, it is 0 everywhere.
         self._mean = np.array(volume.mean, np.float32)
         self._scale = np.array([1 / std if std > 0 else 0.0 for std in volume.std], np.float32)
 
     def read(self, region: Region) -> NDArray[np.float32]:
-        """Normalised grey values of ``region``, mirrored where it reaches beyond the volume.
+        """Normalised grey values of ``region`` (z, y, x), mirrored where it reaches beyond the volume.
 
-        Each section has mean 0 and standard deviation 1 (z, y, x), by the constants of ``volume.json``: what a voxel
-        becomes does not depend on the region that is read.
+        Each section has mean 0 and standard deviation 1, by the constants of ``volume.json``; in place of a missing
+        section stands the nearest one that is there (:func:`shown_sections`). What a voxel becomes does not depend on
+        the region that is read.
         """
-        sections = mirrored(region.start[0], region.stop[0], self.volume.shape[0])
-        raw = read_mirrored(self.array, region, self.volume.shape, self.volume.first_section)
-        grey = raw.astype(np.float32)
+        wanted = self._shown[mirrored(region.start[0], region.stop[0], self.volume.shape[0])]
+        sections, places = np.unique(wanted, return_inverse=True)
+        grey = np.empty((len(sections), *region.shape[1:]), np.float32)
+        # In runs without a gap: what stands for missing sections can lie far apart.
+        for run in np.split(np.arange(len(sections)), np.flatnonzero(np.diff(sections) > 1) + 1):
+            part = Region((int(sections[run[0]]), *region.start[1:]), (int(sections[run[-1]]) + 1, *region.stop[1:]))
+            grey[run[0] : run[-1] + 1] = read_mirrored(self.array, part, self.volume.shape, self.volume.first_section)
         if self.volume.range is not None:
             low, high = self.volume.range
             # What is not a number is taken for black.
             grey = np.clip(np.nan_to_num(grey, nan=low, posinf=high, neginf=low), np.float32(low), np.float32(high))
         grey -= self._mean[sections, None, None]
         grey *= self._scale[sections, None, None]
-        return grey
+        return grey if len(sections) == len(wanted) and (np.diff(places) > 0).all() else grey[places]
+
+
+def shown_sections(count: int, missing: Sequence[int]) -> NDArray[np.intp]:
+    """For each of ``count`` sections the one that is shown: itself, or the nearest that is not ``missing``.
+
+    The earlier one of two that are equally near. If all are missing, each shows itself.
+    """
+    there = np.setdiff1d(np.arange(count), np.asarray(missing, np.intp))
+    if len(there) == 0:
+        return np.arange(count)
+    # Between two sections that are there, the middle still belongs to the earlier one.
+    return there[np.searchsorted((there[:-1] + there[1:]) // 2, np.arange(count))]
 
 
 def read_labels(array: zarr.Array[Any], region: Region, shape: Shape) -> NDArray[np.uint8]:
     """Class indices of ``region``, mirrored where it reaches beyond the volume of ``shape``."""
     return read_mirrored(array, region, shape, 0).astype(np.uint8, copy=False)
+
+
+def read_truth(array: zarr.Array[Any], region: Region, volume: VolumeFile) -> NDArray[np.uint8]:
+    """Class indices of ``region`` to learn from: those of :func:`read_labels`, :data:`IGNORE` in missing sections.
+
+    ``array`` holds the labels of ``volume``.
+    """
+    labels = read_labels(array, region, volume.shape)
+    sections = mirrored(region.start[0], region.stop[0], volume.shape[0])
+    labels[np.isin(sections, volume.missing_sections)] = IGNORE
+    return labels
 
 
 def read_mirrored(array: zarr.Array[Any], region: Region, shape: Shape, first_section: int) -> NDArray[Any]:

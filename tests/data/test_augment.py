@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 import unetpipe.data.augment as module
 from unetpipe.cluster import for_each
-from unetpipe.config import Augment
+from unetpipe.config import Augment, Network
 from unetpipe.data.augment import Recipe, augment, draw_sample
 from unetpipe.data.samples import SHARD, SamplesFile, decode
 from unetpipe.data.weights import BorderTerm
 from unetpipe.errors import UserError
-from unetpipe.grid import unet_geometry
+from unetpipe.grid import Region, Shape
 from unetpipe.volume import IGNORE, Image, VolumeFile, open_array
 
 CLASSES = ["membrane", "inside"]
@@ -30,8 +30,20 @@ STILL = Augment(
     samples=COUNT, tile=(40, 36), elastic_sigma=0, rotation=0, shift=0, scale=0,
     brightness=0, contrast=0, gamma=0, noise=0, blur=0, class_balance=0.0,
 )  # fmt: skip
-DEPTH = 1  # border 8
+FLAT = Network(depth=1)  # border (0, 8, 8)
+CHANNELS = Network(depth=1, sections=5)  # border (2, 8, 8)
+STACK = Network(depth=1, kernel=[(1, 3, 3), (3, 3, 3)], pooling=(2, 2, 2))  # border (4, 8, 8)
+IN_3D = {"tile": (12, 40, 36)}
 Make = Callable[..., Path]
+
+networks = pytest.mark.parametrize(
+    ("network", "changes"),
+    [
+        pytest.param(FLAT, {}, id="2D"),
+        pytest.param(CHANNELS, {}, id="2.5D"),
+        pytest.param(STACK, IN_3D, id="3D"),
+    ],
+)
 
 
 @pytest.fixture
@@ -62,7 +74,7 @@ def at_hand(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
 def run(folder: Path, volumes: dict[str, list[Path]], **changes: Any) -> SamplesFile:
     arguments: dict[str, Any] = {
         **volumes, "samples": folder / "samples.json", "store": folder / "samples.zarr",
-        "settings": SETTINGS, "depth": DEPTH, "classes": CLASSES, "seed": 1, "cores": 2,
+        "settings": SETTINGS, "network": FLAT, "classes": CLASSES, "seed": 1, "cores": 2,
     }  # fmt: skip
     augment(**(arguments | changes))
     return SamplesFile.read(folder / "samples.json")
@@ -81,15 +93,40 @@ def assert_same(folder: Path, other: Path) -> None:
         np.testing.assert_array_equal(data, right[name], err_msg=name)
 
 
-def recipe(settings: Augment, term: BorderTerm | None = None) -> Recipe:
-    return Recipe(settings, unet_geometry(DEPTH), (1.0,) * 200, term, seed=0)
+def recipe(settings: Augment, term: BorderTerm | None = None, network: Network = FLAT) -> Recipe:
+    return Recipe(settings, network.geometry, network.tile(settings.tile), (1.0,) * 200, term, seed=0)
+
+
+def padded(volume: VolumeFile, beyond: dict[str, Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Grey values and labels to learn from, with 64 voxels around; of labels, as ``beyond`` tells np.pad."""
+    truth, grey = (np.asarray(open_array(str(address))[...]) for address in (volume.labels, volume.image))
+    missing = list(volume.missing_sections)
+    truth[missing] = IGNORE
+    std = grey.std(axis=(1, 2), keepdims=True)
+    grey = (grey - grey.mean(axis=(1, 2), keepdims=True)) / np.where(std, std, 1)
+    # Single ones within the volume: the earlier neighbour is shown.
+    grey[missing] = grey[[z - 1 for z in missing]]
+    return np.pad(grey, 64, mode="reflect"), np.pad(truth, 64, **beyond)
+
+
+def mirrored(z: int, count: int) -> int:
+    """The section that stands at ``z``, which may lie beyond a volume of ``count`` sections."""
+    while not 0 <= z < count:
+        z = -z if z < 0 else 2 * (count - 1) - z
+    return z
 
 
 @pytest.mark.usefixtures("at_hand")
+@pytest.mark.parametrize(("network", "changes"), [pytest.param(FLAT, {}, id="2D"), pytest.param(STACK, IN_3D, id="3D")])
 def test_samples_do_not_depend_on_workers_or_crashes(
-    tmp_path: Path, volumes: dict[str, list[Path]], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    volumes: dict[str, list[Path]],
+    monkeypatch: pytest.MonkeyPatch,
+    network: Network,
+    changes: dict[str, Any],
 ) -> None:
-    two = run(tmp_path / "two", volumes)
+    asked: dict[str, Any] = {"network": network, "settings": SETTINGS.model_copy(update=changes)}
+    two = run(tmp_path / "two", volumes, **asked)
 
     # Killed after the first shard.
     def stopping(*arguments: Any) -> Iterator[Any]:
@@ -100,14 +137,14 @@ def test_samples_do_not_depend_on_workers_or_crashes(
     with monkeypatch.context() as patch:
         patch.setattr(module, "for_each", stopping)
         with pytest.raises(KeyboardInterrupt):
-            run(killed, volumes)
+            run(killed, volumes, **asked)
     assert not (killed / "samples.json").exists()
-    assert run(killed, volumes) == SamplesFile(**{**vars(two), "store": str(killed / "samples.zarr")})
+    assert run(killed, volumes, **asked) == SamplesFile(**{**vars(two), "store": str(killed / "samples.zarr")})
     assert_same(killed, tmp_path / "two")
 
     # One worker, started for it.
     monkeypatch.undo()
-    assert run(tmp_path / "one", volumes, cores=1).digest == two.digest
+    assert run(tmp_path / "one", volumes, cores=1, **asked).digest == two.digest
     assert_same(tmp_path / "one", tmp_path / "two")
 
 
@@ -139,6 +176,7 @@ def test_a_resumed_run_draws_only_what_is_not_recorded(tmp_path: Path, volumes: 
         pytest.param({"settings": SETTINGS.model_copy(update={"noise": 0.2})}, id="settings"),
         pytest.param({"settings": SETTINGS.model_copy(update={"samples": 5})}, id="count"),
         pytest.param({"validate": []}, id="volumes"),
+        pytest.param({"network": CHANNELS}, id="network"),
     ],
 )
 def test_a_change_draws_all_samples_anew(
@@ -152,6 +190,15 @@ def test_a_change_draws_all_samples_anew(
 
 
 @pytest.mark.usefixtures("at_hand")
+def test_samples_fit_every_network_of_the_same_geometry(
+    tmp_path: Path, volumes: dict[str, list[Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = run(tmp_path, volumes)
+    monkeypatch.setattr(module, "draw_shard", None)
+    assert run(tmp_path, volumes, network=FLAT.model_copy(update={"width": 64, "dropout": 0.5})) == before
+
+
+@pytest.mark.usefixtures("at_hand")
 def test_a_record_without_its_store_is_not_believed(tmp_path: Path, volumes: dict[str, list[Path]]) -> None:
     before = run(tmp_path, volumes)
     expected = content(tmp_path)
@@ -162,36 +209,44 @@ def test_a_record_without_its_store_is_not_believed(tmp_path: Path, volumes: dic
 
 
 @pytest.mark.usefixtures("at_hand")
-def test_without_changes_samples_are_cut_out_of_the_volumes(tmp_path: Path, volumes: dict[str, list[Path]]) -> None:
-    described = run(tmp_path, volumes, settings=STILL)
+@networks
+def test_without_changes_samples_are_cut_out_of_the_volumes(
+    tmp_path: Path, volumes: dict[str, list[Path]], network: Network, changes: dict[str, Any]
+) -> None:
+    settings = STILL.model_copy(update=changes)
+    described = run(tmp_path, volumes, settings=settings, network=network)
     found = content(tmp_path)
     paths = [*volumes["train"], *volumes["validate"]]
     assert [v["name"] for v in described.volumes] == ["a", "b", "v"]
     assert (described.train, described.validate) == (COUNT, len(found["validate/image"]))
-    centres = set()
-    for group in ("train", "validate"):
-        for image, label, source in zip(
+    tile, border = network.tile(settings.tile), network.geometry.border
+    assert (described.tile, described.border) == (tile, border)
+    centres, gaps = set(), 0
+    volumes_of = [VolumeFile.read(path) for path in paths]
+    for group, names in (("train", "ab"), ("validate", "v")):
+        beyond: dict[str, Any] = {"mode": "reflect"} if group == "train" else {"constant_values": IGNORE}
+        voxels = [padded(volume, beyond) for volume in volumes_of]
+        for image, label, (index, *centre, seed) in zip(
             *(found[f"{group}/{name}"] for name in ("image", "label", "source")), strict=True
         ):
-            index, z, y, x, seed = map(int, source)
-            volume = VolumeFile.read(paths[index])
-            assert volume.name in ("ab" if group == "train" else "v")
-            assert z not in volume.missing_sections
-            truth, grey = (np.asarray(open_array(str(a))[z]) for a in (volume.labels, volume.image))
-            grey = (grey - grey.mean()) / grey.std()
-            # (y, x) of the tile's first voxel in the padded section
-            top, left = y - 20 + 64, x - 18 + 64
-            whole = np.pad(grey, 64, mode="reflect")[top : top + 40, left : left + 36]
+            volume, (grey, truth) = volumes_of[index], voxels[index]
+            assert volume.name in names
+            first = [int(c) - n // 2 + 64 for c, n in zip(centre, tile, strict=True)]
+            whole = grey[Region.of(first, tile).slices]
             np.testing.assert_allclose(decode(image), np.clip(whole, -5.12, 5.08), atol=0.0201)
-            cut = slice(top + 8, top + 32), slice(left + 8, left + 28)
+            output = Region.of([a + b for a, b in zip(first, border, strict=True)], network.geometry.output(tile))
+            np.testing.assert_array_equal(label, truth[output.slices])
+            gaps += sum(
+                mirrored(z - 64, volume.shape[0]) in volume.missing_sections
+                for z in range(output.start[0], output.stop[0])
+            )
             if group == "train":
-                centres.add((index, z, y, x))
+                centres.add((int(index), *map(int, centre)))
                 assert seed >= 0
-                assert truth[y, x] != IGNORE
-                np.testing.assert_array_equal(label, np.pad(truth, 64, mode="reflect")[cut])
-            else:
-                np.testing.assert_array_equal(label, np.pad(truth, 64, constant_values=IGNORE)[cut])
+                assert truth[tuple(np.add(centre, 64))] != IGNORE
     assert len(centres) > COUNT // 2
+    # One section at a time is never a missing one; a stack has some.
+    assert (gaps > 0) == (network is STACK)
     np.testing.assert_array_equal(found["train/weight"], found["train/label"] != IGNORE)
 
 
@@ -207,17 +262,62 @@ def test_weights_balance_the_classes_and_skip_what_is_ignored(tmp_path: Path, vo
     assert sum(described.frequency[name] * described.weight[name] for name in CLASSES) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("axis", ["y", "x"])
-@pytest.mark.parametrize("seed", range(8))
-def test_labels_stay_where_the_image_is(make_volume: Make, axis: str, seed: int) -> None:
-    ramp = np.indices((1, 120, 120))["zyx".index(axis)].astype(np.uint8)
-    volume = VolumeFile.read(make_volume(ramp, ramp))
-    settings = STILL.model_copy(update={"elastic_sigma": 3.0, "rotation": 180.0, "shift": 10.0, "scale": 0.2})
-    image, label, _ = draw_sample(Image(volume), open_array(str(volume.labels)), (0, 60, 60), seed, recipe(settings))
-    back = decode(image)[8:-8, 8:-8] * volume.std[0] + volume.mean[0]
-    # Half a voxel to the nearest, half a step of the encoding.
-    assert abs(back - label).max() <= 0.5 + 0.0201 * volume.std[0]
-    assert len(np.unique(label)) > 10
+@pytest.mark.parametrize(
+    ("network", "tile"),
+    [
+        pytest.param(CHANNELS, (5, 40, 36), id="2.5D"),
+        pytest.param(STACK, (16, 40, 36), id="3D"),
+        pytest.param(STACK, (13, 40, 36), id="3D-odd"),
+    ],
+)
+@pytest.mark.parametrize("centre", [(0, 30, 35), (3, 8, 60), (6, 59, 0)], ids=str)
+@pytest.mark.parametrize("missing", [(), (1,), (0, 4, 5)], ids=str)
+def test_every_section_is_what_a_draw_of_that_section_alone_gives(
+    make_volume: Make, network: Network, tile: Shape, centre: Shape, missing: tuple[int, ...]
+) -> None:
+    rng = np.random.default_rng(0)
+    grey = rng.integers(0, 255, (7, 60, 70)).astype(np.uint8)
+    grey[list(missing)] = 0
+    truth = rng.integers(0, 3, grey.shape).astype(np.uint8)
+    truth[:, ::9] = IGNORE
+    volume = VolumeFile.read(make_volume(grey, truth))
+    image, labels = Image(volume), open_array(str(volume.labels))
+    # All but the noise, of which each voxel has its own.
+    settings = SETTINGS.model_copy(update={"noise": 0.0, "tile": tile if network is STACK else tile[1:]})
+    alone = settings.model_copy(update={"tile": tile[1:]})
+    term, border = BorderTerm(0, 10.0, 2.0), network.geometry.border[0]
+    found = draw_sample(image, labels, centre, 5, recipe(settings, term, network))
+    assert found[0].shape == tile
+    assert found[1].shape == found[2].shape == (tile[0] - 2 * border, 24, 20)
+    for number in range(tile[0]):
+        z = mirrored(centre[0] - tile[0] // 2 + number, 7)
+        section = draw_sample(image, labels, (z, *centre[1:]), 5, recipe(alone, term))
+        np.testing.assert_array_equal(found[0][number], section[0][0])
+        if border <= number < tile[0] - border:
+            np.testing.assert_array_equal(found[1][number - border], section[1][0])
+            np.testing.assert_array_equal(found[2][number - border], section[2][0])
+            assert (section[1] == IGNORE).all() == (z in missing)
+
+
+@networks
+@pytest.mark.parametrize("axis", ["z", "y", "x"])
+@pytest.mark.parametrize("seed", range(4))
+def test_labels_stay_where_the_image_is(
+    make_volume: Make, axis: str, seed: int, network: Network, changes: dict[str, Any]
+) -> None:
+    ramp = np.indices((9, 120, 120))["zyx".index(axis)].astype(np.uint8)
+    constants = {"mean": (60.0,) * 9, "std": (20.0,) * 9, "missing_sections": ()}
+    volume = VolumeFile.read(make_volume(ramp, ramp, **constants))
+    settings = STILL.model_copy(
+        update={"elastic_sigma": 3.0, "rotation": 180.0, "shift": 10.0, "scale": 0.2, **changes}
+    )
+    with_border = recipe(settings, network=network)
+    image, label, _ = draw_sample(Image(volume), open_array(str(volume.labels)), (4, 60, 60), seed, with_border)
+    inner = tuple(slice(b, n - b) for b, n in zip(network.geometry.border, image.shape, strict=True))
+    back = decode(image)[inner] * 20 + 60
+    # Half a voxel to the nearest within a section, none between sections; half a step of the encoding.
+    assert abs(back - label).max() <= (0 if axis == "z" else 0.5) + 0.0201 * 20
+    assert len(np.unique(label)) > (10 if axis != "z" else len(label) // 2)
 
 
 def test_the_border_term_sees_cells_beyond_the_output(make_volume: Make) -> None:
@@ -228,8 +328,8 @@ def test_the_border_term_sees_cells_beyond_the_output(make_volume: Make) -> None
     volume = VolumeFile.read(make_volume(image, labels))
     term = BorderTerm(0, 10.0, 5.0)
     _, label, weight = draw_sample(Image(volume), open_array(str(volume.labels)), (0, 40, 40), 0, recipe(STILL, term))
-    np.testing.assert_array_equal(label, labels[0, 28:52, 30:50])
-    np.testing.assert_allclose(weight[:, 47 - 30], 1 + 10 * np.exp(-((2 + 6) ** 2) / 50), rtol=2**-10)
+    np.testing.assert_array_equal(label, labels[:, 28:52, 30:50])
+    np.testing.assert_allclose(weight[0, :, 47 - 30], 1 + 10 * np.exp(-((2 + 6) ** 2) / 50), rtol=2**-10)
 
 
 @pytest.mark.usefixtures("at_hand")

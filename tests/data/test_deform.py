@@ -26,21 +26,21 @@ def drawn(seed: int = 0, **changes: Any) -> Deformation:
 def resampled(source: NDArray[np.float32], deformation: Deformation, tile: tuple[int, int]) -> NDArray[np.float32]:
     """``tile`` of ``source``, deformed about the source's centre voxel."""
     y, x = (n // 2 for n in source.shape)
-    region, places = enclosing(deformation.coordinates(tile), (0, y, x))
-    return linear(source[region.slices[1:]], places)
+    region, places = enclosing(deformation.coordinates(tile), (0, y, x), 1)
+    return linear(source[None][region.slices], places)[0]
 
 
 @given(tiles, st.integers(0, 2**32))
 def test_without_any_change_voxels_are_the_source_bit_for_bit(tile: tuple[int, int], seed: int) -> None:
     rng = np.random.default_rng(seed)
-    source = rng.standard_normal((60, 70)).astype(np.float32)
+    source = rng.standard_normal((5, 60, 70)).astype(np.float32)
     still = Deformation.draw(Augment(**STILL), rng)
-    region, places = enclosing(still.coordinates(tile), (5, 30, 35))
+    region, places = enclosing(still.coordinates(tile), (2, 30, 35), 3)
     y, x = 30 - tile[0] // 2, 35 - tile[1] // 2
-    assert region.start == (5, y, x)
-    box = source[region.slices[1:]]
-    np.testing.assert_array_equal(linear(box, places), source[y : y + tile[0], x : x + tile[1]])
-    np.testing.assert_array_equal(nearest(box, places), source[y : y + tile[0], x : x + tile[1]])
+    assert region.start == (1, y, x)
+    box = source[region.slices]
+    np.testing.assert_array_equal(linear(box, places), source[1:4, y : y + tile[0], x : x + tile[1]])
+    np.testing.assert_array_equal(nearest(box, places), source[1:4, y : y + tile[0], x : x + tile[1]])
 
 
 @pytest.mark.parametrize("size", [20, 21])
@@ -117,27 +117,42 @@ def test_drawings_stay_within_their_bounds(seed: int) -> None:
 
 @given(st.integers(0, 2**32), tiles)
 def test_values_are_those_of_an_independent_interpolation(seed: int, tile: tuple[int, int]) -> None:
-    source = np.random.default_rng(seed).standard_normal((200, 200)).astype(np.float32)
-    region, places = enclosing(drawn(seed).coordinates(tile), (0, 100, 100))
-    expected = map_coordinates(source[region.slices[1:]].astype(float), places.astype(float), order=1)
-    np.testing.assert_allclose(linear(source[region.slices[1:]], places), expected, atol=1e-5)
+    source = np.random.default_rng(seed).standard_normal((3, 200, 200)).astype(np.float32)
+    region, places = enclosing(drawn(seed).coordinates(tile), (1, 100, 100), 3)
+    for section, found in zip(source[region.slices], linear(source[region.slices], places), strict=True):
+        expected = map_coordinates(section.astype(float), places.astype(float), order=1)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@given(st.integers(0, 2**32), tiles, st.integers(1, 5))
+def test_every_section_is_sampled_as_if_it_were_alone(seed: int, tile: tuple[int, int], depth: int) -> None:
+    source = np.random.default_rng(seed).standard_normal((depth, 200, 200)).astype(np.float32)
+    region, places = enclosing(drawn(seed).coordinates(tile), (0, 100, 100), 1)
+    _, rows, columns = region.slices
+    # A view with a stride, as mirroring can give it.
+    for box in (source[:, rows, columns], source[::-1, rows, columns]):
+        for sample in (linear, nearest):
+            whole = sample(box, places)
+            assert whole.shape == (depth, *tile)
+            for number, section in enumerate(whole):
+                np.testing.assert_array_equal(section, sample(box[number : number + 1], places)[0])
 
 
 @given(st.integers(0, 2**32), tiles)
 def test_image_and_label_come_from_the_same_place(seed: int, tile: tuple[int, int]) -> None:
     # Where values rise by 1 a voxel, the nearest is at most half a step off.
-    for ramp in np.indices((200, 200)):
-        region, places = enclosing(drawn(seed).coordinates(tile), (0, 100, 100))
-        grey = linear(ramp[region.slices[1:]].astype(np.float32), places)
-        label = nearest(ramp[region.slices[1:]].astype(np.uint8), places)
+    for ramp in np.indices((1, 200, 200))[1:]:
+        region, places = enclosing(drawn(seed).coordinates(tile), (0, 100, 100), 1)
+        grey = linear(ramp[region.slices].astype(np.float32), places)
+        label = nearest(ramp[region.slices].astype(np.uint8), places)
         assert abs(grey - label).max() <= 0.5001
 
 
-@given(st.integers(0, 2**32), tiles)
-def test_the_enclosing_region_is_the_smallest(seed: int, tile: tuple[int, int]) -> None:
+@given(st.integers(0, 2**32), tiles, st.integers(1, 6))
+def test_the_enclosing_region_is_the_smallest(seed: int, tile: tuple[int, int], depth: int) -> None:
     coordinates = drawn(seed).coordinates(tile)
-    region, places = enclosing(coordinates, (3, 1000, 2000))
-    assert region.shape[0] == 1
+    region, places = enclosing(coordinates, (3, 1000, 2000), depth)
+    assert (region.start[0], region.shape[0]) == (3 - depth // 2, depth)
     assert (places >= 0).all()
     for axis, size in enumerate(region.shape[1:]):
         assert places[axis].min() < 1

@@ -14,8 +14,8 @@ NONE = Augment(brightness=0.0, contrast=0.0, gamma=0.0, noise=0.0, blur=0.0)
 gammas = st.floats(0.25, 4.0)
 
 
-def image(seed: int = 0, size: int = 64) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal((size, size)).astype(np.float32)
+def image(seed: int = 0, size: int = 64, depth: int = 1) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((depth, size, size)).astype(np.float32)
 
 
 @given(st.integers(0, 2**32))
@@ -42,13 +42,26 @@ def test_noise_has_the_standard_deviation_that_was_drawn() -> None:
 
 
 def test_blur_is_the_gaussian_of_its_sigma() -> None:
-    point = np.zeros((41, 41), np.float32)
-    point[20, 20] = 1
-    blurred = Grey(1.5, 1.0, 1.0, 0.0, 0.0).apply(point, np.random.default_rng(0))
-    y, x = np.indices(point.shape) - 20
+    point = np.zeros((3, 41, 41), np.float32)
+    point[1, 20, 20] = 1
+    before, blurred, after = Grey(1.5, 1.0, 1.0, 0.0, 0.0).apply(point, np.random.default_rng(0))
+    assert not before.any()
+    assert not after.any()
+    y, x = np.indices(blurred.shape) - 20
     assert blurred.sum() == pytest.approx(1, abs=1e-4)
     assert (blurred * y**2).sum() == pytest.approx(1.5**2, rel=0.01)
     assert (blurred * x**2).sum() == pytest.approx(1.5**2, rel=0.01)
+
+
+def test_every_section_is_changed_alike_and_has_its_own_noise() -> None:
+    several = image(depth=4)
+    still = Grey(0.7, 1.3, 1.2, 0.1, 0.0)
+    changed = still.apply(several, np.random.default_rng(0))
+    for section, expected in zip(changed, several, strict=True):
+        np.testing.assert_array_equal(section, still.apply(expected[None], np.random.default_rng(1))[0])
+    noise = Grey(0.7, 1.3, 1.2, 0.1, 0.5).apply(several, np.random.default_rng(0)) - changed
+    between = np.corrcoef(noise.reshape(4, -1)) - np.eye(4)
+    assert abs(between).max() < 5 / 64
 
 
 @given(gammas)

@@ -122,6 +122,7 @@ def test_volume_json_says_what_is_known(tmp_path: Path) -> None:
         "image": str(tmp_path / "i.tif"),
         "labels": None,
         "sections": [3, 20],
+        "image_sections": 20,
         "in_place": False,
         "voxel_size_known": True,
     }

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
@@ -11,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from unetpipe.config import Network
 from unetpipe.data.tiles import NO_SEED, LabelledTile, labelled_tiles
-from unetpipe.grid import unet_geometry
+from unetpipe.grid import Geometry, Region, Shape
 from unetpipe.volume import IGNORE, VolumeFile
 
-GEOMETRY = unet_geometry(1)  # border 8, pooling 2
+GEOMETRY = Network(depth=1).geometry  # border 8, pooling 2
 TILE = (1, 30, 26)
 KEPT = (14, 10)
 MakeVolume = Callable[..., Path]
@@ -25,38 +27,93 @@ def noise(shape: tuple[int, int, int], seed: int = 0) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 255, shape).astype(np.uint8)
 
 
-def tiles_of(*volumes: Path, limit: int = 10**6) -> list[LabelledTile]:
-    return list(labelled_tiles([VolumeFile.read(path) for path in volumes], GEOMETRY, TILE, limit))
+def tiles_of(
+    *volumes: Path, limit: int = 10**6, geometry: Geometry = GEOMETRY, tile: Shape = TILE
+) -> list[LabelledTile]:
+    return list(labelled_tiles([VolumeFile.read(path) for path in volumes], geometry, tile, limit))
 
 
-def write_origin(tile: LabelledTile) -> tuple[int, int, int]:
-    _, z, y, x, _ = tile.source
-    return z, y - TILE[1] // 2 + 8, x - TILE[2] // 2 + 8
+def write_origin(tile: LabelledTile, geometry: Geometry = GEOMETRY) -> Shape:
+    z, y, x = (c - n // 2 + b for c, n, b in zip(tile.source[1:4], tile.image.shape, geometry.border, strict=True))
+    return z, y, x
 
 
-def test_all_tiles_cover_every_labelled_voxel_with_its_label(make_volume: MakeVolume) -> None:
-    labels = noise((3, 33, 41), 1)
+def outside(origin: Shape, shape: Shape, tile: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Which voxels of ``tile`` at ``origin`` lie beyond a volume of ``shape``."""
+    z, y, x = (np.arange(n) + start >= end for n, start, end in zip(tile.shape, origin, shape, strict=True))
+    return z[:, None, None] | y[:, None] | x
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network, what it reads, and what tiles of it keep."""
+
+    network: Network
+    tile: Shape
+    kept: Shape
+
+
+CASES = [
+    pytest.param(Case(Network(depth=1), TILE, (1, *KEPT)), id="2D"),
+    pytest.param(Case(Network(depth=1, sections=3), (3, 30, 26), (1, *KEPT)), id="2.5D"),
+    # Border (8, 8, 8), pooling (2, 2, 2).
+    pytest.param(Case(Network(depth=1, kernel=(3, 3, 3), pooling=(2, 2, 2)), (20, 30, 26), (4, *KEPT)), id="3D"),
+    # Border (2, 8, 8), pooling (1, 2, 2): thick sections.
+    pytest.param(Case(Network(depth=1, kernel=[(1, 3, 3), (3, 3, 3)]), (7, 30, 26), (3, *KEPT)), id="3D-thick"),
+    # Border (44, 44, 44), pooling (8, 8, 8); of the output (12, 12, 20) a part is dropped.
+    pytest.param(
+        Case(Network(depth=3, kernel=(3, 3, 3), pooling=(2, 2, 2)), (100, 100, 108), (8, 8, 16)), id="3D-dropped"
+    ),
+]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_all_tiles_cover_every_labelled_voxel_with_its_label(make_volume: MakeVolume, case: Case) -> None:
+    geometry = case.network.geometry
+    assert geometry.is_legal(case.tile)
+    assert geometry.kept(case.tile) == case.kept
+    image, labels = noise((11, 33, 41)), noise((11, 33, 41), 1)
+    labels[labels == IGNORE] = 0
+    missing = [0, 4, 5, 6, 7]
+    image[missing] = 0
     covered = np.zeros(labels.shape, int)
-    for tile in tiles_of(make_volume(noise(labels.shape), labels)):
+    for tile in tiles_of(make_volume(image, labels), geometry=geometry, tile=case.tile):
         assert tile.label is not None
-        z, y, x = write_origin(tile)
-        assert (y % 2, x % 2) == (0, 0)
+        assert tile.image.shape == case.tile
+        assert tile.label.shape == geometry.output(case.tile)
+        origin = write_origin(tile, geometry)
+        assert not any(a % p for a, p in zip(origin, geometry.pooling, strict=True))
         assert tile.source[4] == NO_SEED
-        inside = tile.label[: labels.shape[1] - y, : labels.shape[2] - x]
-        np.testing.assert_array_equal(inside, labels[z, y : y + KEPT[0], x : x + KEPT[1]])
-        assert (tile.label[inside.shape[0] :] == IGNORE).all()
-        assert (tile.label[:, inside.shape[1] :] == IGNORE).all()
-        covered[z, y : y + KEPT[0], x : x + KEPT[1]] += 1
-    assert (covered == 1).all()
+        beyond = outside(origin, (11, 33, 41), tile.label)
+        whole = Region.of(origin, tile.label.shape).clip(labels.shape)
+        expected = labels[whole.slices].copy()
+        expected[[z in missing for z in range(whole.start[0], whole.stop[0])]] = IGNORE
+        np.testing.assert_array_equal(tile.label[~beyond], expected.ravel())
+        assert (tile.label[beyond] == IGNORE).all()
+        covered[Region.of(origin, case.kept).clip(labels.shape).slices] += 1
+    there = [z for z in range(11) if z not in missing]
+    assert (covered[there] == 1).all()
+    assert (covered <= 1).all()
 
 
-def test_the_image_is_that_around_the_label_mirrored(make_volume: MakeVolume) -> None:
-    image = noise((2, 33, 41))
+@pytest.mark.parametrize("case", CASES)
+def test_the_image_is_that_around_the_label_mirrored(make_volume: MakeVolume, case: Case) -> None:
+    image = noise((11, 33, 41))
     normalised = (image - image.mean(axis=(1, 2), keepdims=True)) / image.std(axis=(1, 2), keepdims=True)
-    mirrored = np.pad(normalised, ((0, 0), (32, 32), (32, 32)), mode="reflect")
-    for tile in tiles_of(make_volume(image, image)):
-        z, y, x = (a - b + c for a, b, c in zip(write_origin(tile), (0, 8, 8), (0, 32, 32), strict=True))
-        np.testing.assert_allclose(tile.image, mirrored[z, y : y + TILE[1], x : x + TILE[2]], atol=1e-4)
+    mirrored = np.pad(normalised, 64, mode="reflect")
+    geometry = case.network.geometry
+    for tile in tiles_of(make_volume(image, image), geometry=geometry, tile=case.tile):
+        start = [a - b + 64 for a, b in zip(write_origin(tile, geometry), geometry.border, strict=True)]
+        np.testing.assert_allclose(tile.image, mirrored[Region.of(start, case.tile).slices], atol=1e-4)
+        # A voxel of the label belongs to the voxel of the image that lies a border further in.
+        assert tile.label is not None
+        at = tuple(slice(b, b + n) for b, n in zip(geometry.border, tile.label.shape, strict=True))
+        known = tile.label != IGNORE
+        sections = np.broadcast_to(
+            (np.arange(known.shape[0]) + write_origin(tile, geometry)[0])[:, None, None], known.shape
+        )
+        std, mean = image.std(axis=(1, 2))[sections[known]], image.mean(axis=(1, 2))[sections[known]]
+        np.testing.assert_allclose(tile.image[at][known] * std + mean, tile.label[known], atol=0.01)
 
 
 def test_missing_sections_and_tiles_without_labels_are_left_out(make_volume: MakeVolume) -> None:
@@ -67,6 +124,15 @@ def test_missing_sections_and_tiles_without_labels_are_left_out(make_volume: Mak
     labels[3, 0, 10] = 1
     found = {write_origin(tile) for tile in tiles_of(make_volume(image, labels))}
     assert found == {(2, 14, 0), (3, 0, 10)}
+
+
+def test_a_stack_of_nothing_but_missing_sections_is_left_out(make_volume: MakeVolume) -> None:
+    geometry = Network(depth=1, kernel=(3, 3, 3), pooling=(2, 2, 2)).geometry
+    image = noise((12, 28, 20))
+    # Tiles keep four sections.
+    image[3:8] = 0
+    tiles = tiles_of(make_volume(image), geometry=geometry, tile=(20, 44, 36))
+    assert {write_origin(tile, geometry)[0] for tile in tiles} == {0, 8}
 
 
 def test_a_volume_without_labels_gives_tiles_without_labels(make_volume: MakeVolume) -> None:

@@ -13,12 +13,10 @@ from unetpipe.volume import IGNORE
 
 BORDER = 0
 
-planes = arrays(
-    np.uint8,
-    st.tuples(st.integers(1, 30), st.integers(1, 30)),
-    # Mostly border, so that there are cells and distances between them.
-    elements=st.sampled_from([BORDER] * 6 + [1, 2, IGNORE]),
-)
+# Mostly border, so that there are cells and distances between them.
+values = st.sampled_from([BORDER] * 6 + [1, 2, IGNORE])
+planes = arrays(np.uint8, st.tuples(st.integers(1, 30), st.integers(1, 30)), elements=values)
+stacks = arrays(np.uint8, st.tuples(st.integers(1, 4), st.integers(7, 20), st.integers(5, 20)), elements=values)
 
 
 def by_definition(labels: NDArray[np.uint8], term: BorderTerm) -> NDArray[np.float64]:
@@ -44,9 +42,18 @@ def assert_same_in_float16(found: NDArray[np.float16], expected: NDArray[np.floa
 @given(planes, st.sampled_from([0.5, 2.0, 5.0]), st.sampled_from([1e-6, 1.0, 10.0]))
 def test_the_border_term_is_its_definition(labels: NDArray[np.uint8], sigma: float, weight: float) -> None:
     term = BorderTerm(BORDER, weight, sigma)
-    found = weight_map(labels, 0, [1.0, 1.0, 1.0], term)
+    found = weight_map(labels[None], (0, 0), [1.0, 1.0, 1.0], term)
     expected = by_definition(labels, term) + (labels != IGNORE)
-    assert_same_in_float16(found, expected)
+    assert_same_in_float16(found[0], expected)
+
+
+@given(stacks, st.sampled_from([None, BorderTerm(BORDER, 10.0, 2.0)]))
+def test_every_section_is_weighed_by_itself_and_the_margin_is_cut(
+    labels: NDArray[np.uint8], term: BorderTerm | None
+) -> None:
+    classes = [0.25, 1.5, 3.0]
+    whole = np.stack([weight_map(section[None], (0, 0), classes, term)[0] for section in labels])
+    np.testing.assert_array_equal(weight_map(labels, (3, 2), classes, term), whole[:, 3:-3, 2:-2])
 
 
 def test_cells_that_touch_at_corners_are_two() -> None:
@@ -73,15 +80,15 @@ def test_a_margin_as_wide_as_the_reach_gives_the_weights_of_the_whole(labels: ND
     labels = np.where(np.add.outer(*map(np.arange, labels.shape)) % 2, BORDER, labels).astype(np.uint8)
     term = BorderTerm(BORDER, 10.0, 0.6)
     assert term.reach <= 4
-    whole = weight_map(labels, 0, [0.5, 1.0, 2.0], term)[4:-4, 4:-4]
-    np.testing.assert_array_equal(weight_map(labels, 4, [0.5, 1.0, 2.0], term), whole)
+    whole = weight_map(labels[None], (0, 0), [0.5, 1.0, 2.0], term)[:, 4:-4, 4:-4]
+    np.testing.assert_array_equal(weight_map(labels[None], (4, 4), [0.5, 1.0, 2.0], term), whole)
 
 
 @given(planes, st.booleans())
 def test_ignored_voxels_weigh_nothing_and_others_their_class(labels: NDArray[np.uint8], with_term: bool) -> None:
     classes = [0.25, 1.5, 3.0]
     term = BorderTerm(BORDER, 10.0, 5.0) if with_term else None
-    weights = weight_map(labels, 0, classes, term)
+    weights = weight_map(labels[None], (0, 0), classes, term)[0]
     assert (weights[labels == IGNORE] == 0).all()
     for index in (1, 2):
         assert (weights[labels == index] == classes[index]).all()

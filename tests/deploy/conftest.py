@@ -34,15 +34,36 @@ class Exported:
         return self.folder / "model.json"
 
 
+NETWORKS = {
+    "2D": Network(width=4, depth=2, dropout=0.5),
+    "2.5D": Network(width=4, depth=1, sections=3),
+    # The smallest tile is as long along z as along y and x: they must not be taken for one size.
+    "3D": Network(width=4, depth=1, dropout=0.5, kernel=(3, 3, 3), pooling=(2, 2, 2)),
+    "thick sections": Network(
+        width=4, depth=2, kernel=[(1, 3, 3), (1, 3, 3), (3, 3, 3)], pooling=[(1, 2, 2), (1, 2, 2)]
+    ),
+}
+
+
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """A U-Net of width 4 and depth 2 with batch normalisation and dropout."""
+    """A 2D U-Net of width 4 and depth 2 with batch normalisation and dropout."""
+    return _export(tmp_path_factory, "2D")
+
+
+@pytest.fixture(scope="session", params=[name for name in NETWORKS if name != "2D"])
+def exported_further(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """Likewise, of the other dimensions."""
+    return _export(tmp_path_factory, request.param)
+
+
+def _export(tmp_path_factory: pytest.TempPathFactory, name: str) -> Exported:
     result = Exported(tmp_path_factory.mktemp("exported"))
     torch.manual_seed(0)
-    network = UNet(Network(width=4, depth=2, dropout=0.5), len(CLASSES)).eval()
+    network = UNet(NETWORKS[name], len(CLASSES)).eval()
     # Batch normalisations that have something to do.
     for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
             assert module.running_mean is not None
             assert module.running_var is not None
             nn.init.normal_(module.running_mean, std=0.3)

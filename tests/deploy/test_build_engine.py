@@ -1,11 +1,13 @@
 """The engine that is built is the one that was asked for, or the best one here; build.json says why."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from onnx_unet import unet
 
 from unetpipe import config
 from unetpipe.deploy.build_engine import build_engine
@@ -51,14 +53,14 @@ def test_what_is_built_can_be_loaded_for_any_call(
     assert facts["seconds"] > 0
     assert facts["device_class"] == device_class(backend)
     assert facts["binding"]["library"] == f"{backend} {facts['versions'][backend]}"
-    for tile, batch in [((44, 52), 1), ((60, 44), 3)]:
+    for tile, batch in [((1, 44, 52), 1), ((1, 60, 44), 3)]:
         engine = load_engine(tmp_path, tile=tile, batch=batch, threads=1)
-        assert engine.run(np.zeros((batch, 1, *tile), np.float32)).shape == (batch, 3, tile[0] - 40, tile[1] - 40)
+        assert engine.run(np.zeros((batch, *tile), np.float32)).shape == (batch, 3, 1, tile[1] - 40, tile[2] - 40)
         engine.close()
 
 
 def test_auto_measures_on_a_processor_and_says_what(exported: Any, tmp_path: Path, without_gpu: None) -> None:
-    facts = build(exported, tmp_path, tile=[60, 60])
+    facts = build(exported, tmp_path, tile=[1, 60, 60])
     assert facts["asked"] == "auto"
     assert list(facts["candidates"]) == ["tensorrt", "tensorrt_rtx", "openvino", "onnxruntime"]
     assert all(facts["candidates"][name]["unavailable"] for name in ("tensorrt", "tensorrt_rtx"))
@@ -66,14 +68,14 @@ def test_auto_measures_on_a_processor_and_says_what(exported: Any, tmp_path: Pat
     assert all(value > 0 for value in seconds.values())
     assert facts["backend"] == select.prefer(seconds)
     assert f"openvino {seconds['openvino']:.3f} s" in facts["why"]
-    assert facts["candidates"]["openvino"]["tile"] == [60, 60]
+    assert facts["candidates"]["openvino"]["tile"] == [1, 60, 60]
 
 
 def test_auto_leaves_out_what_is_not_installed(
     exported: Any, tmp_path: Path, without_gpu: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(OpenVINO, "unavailable", lambda self, purpose: "not installed")
-    facts = build(exported, tmp_path, tile=[60, 60])
+    facts = build(exported, tmp_path, tile=[1, 60, 60])
     assert facts["backend"] == "onnxruntime"
     assert facts["candidates"]["openvino"] == {"unavailable": "not installed"}
 
@@ -95,8 +97,46 @@ def test_no_engine_at_all_names_every_reason(
 
 
 def test_a_tile_that_the_network_cannot_take_is_refused(exported: Any, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"tiles of \[61, 60\](.|\n)*such as \[64, 60\]"):
-        build(exported, tmp_path, tile=[61, 60])
+    with pytest.raises(UserError, match=r"tiles of \[1, 61, 60\] \(z, y, x\)(.|\n)*such as \[64, 60\]"):
+        build(exported, tmp_path, tile=[1, 61, 60])
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A network in 3D for thick sections, as ``export`` writes it."""
+
+    onnx: Path
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Stack:
+    path = tmp_path_factory.mktemp("stack") / "model.onnx"
+    model = unet([4, 6, 8], kernel=[(1, 3, 3), (3, 3, 3), (3, 3, 3)], pooling=[(1, 2, 2), (2, 2, 2)])
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    return Stack(path)
+
+
+def test_auto_measures_networks_in_3d_too(stack: Stack, tmp_path: Path, without_gpu: None) -> None:
+    facts = build(stack, tmp_path, tile=[20, 44, 52])
+    assert facts["geometry"]["dimensions"] == 3
+    assert facts["candidates"]["openvino"]["tile"] == [20, 44, 52]
+    assert facts["candidates"]["onnxruntime"]["seconds_per_call"] > 0
+    engine = load_engine(tmp_path, tile=(22, 48, 44), batch=2, threads=1)
+    assert engine.run(np.zeros((2, 22, 48, 44), np.float32)).shape == (2, 3, 6, 8, 4)
+    engine.close()
+
+
+def test_a_stack_that_the_network_cannot_take_is_refused(stack: Stack, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"tiles of \[21, 44, 44\] \(z, y, x\)(.|\n)*such as \[22, 44, 44\]"):
+        build(stack, tmp_path, tile=[21, 44, 44])
+
+
+def test_left_out_the_tile_is_the_largest_that_a_volume_is_cut_into(
+    exported: Any, stack: Stack, tmp_path: Path, without_gpu: None
+) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    for network, tile in ((exported, [1, 1064, 1064]), (stack, [48, 232, 232])):
+        assert build(network, tmp_path, backend="tensorrt_rtx")["profile"]["tile"] == tile
 
 
 def test_the_precision_is_that_of_the_file(exported: Any, tmp_path: Path) -> None:

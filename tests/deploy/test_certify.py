@@ -1,5 +1,7 @@
 """A certificate is written for an engine that agrees with PyTorch, and for no other."""
 
+import dataclasses
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +24,13 @@ from unetpipe.nets.unet import UNet
 CLASSES = ["membrane", "mitochondrion", "inside"]
 DEVICE_CLASS = {"processor": "x86-64"}
 
-TILE = [28, 36]
+TILE = [1, 28, 36]
+
+NETWORKS = {
+    "2D": config.Network(width=4, depth=1, normalisation="none"),
+    "2.5D": config.Network(width=4, depth=1, normalisation="none", sections=3),
+    "3D": config.Network(width=4, depth=1, normalisation="none", kernel=[(1, 3, 3), (3, 3, 3)]),
+}
 
 Batch = NDArray[np.float32]
 Spoil = Callable[[Batch], Batch]
@@ -88,11 +96,16 @@ class Case:
 
 
 @pytest.fixture
-def case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Case]:
+def network(request: pytest.FixtureRequest) -> config.Network:
+    """Of ``NETWORKS``, by its name; 2D where a test does not say."""
+    return NETWORKS[getattr(request, "param", "2D")]
+
+
+@pytest.fixture
+def case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: config.Network) -> Iterator[Case]:
     threads = torch.get_num_threads()
     torch.manual_seed(2)
-    network = UNet(config.Network(width=4, depth=1, normalisation="none"), len(CLASSES))
-    save_checkpoint(tmp_path / "checkpoint.safetensors", network, {"classes": CLASSES})
+    save_checkpoint(tmp_path / "checkpoint.safetensors", UNet(network, len(CLASSES)), {"classes": CLASSES})
     (tmp_path / "engine").write_bytes(b"an engine")
     build = {
         "backend": "fake",
@@ -129,15 +142,38 @@ def test_an_exact_engine_gets_a_certificate(case: Case, make_volume: Callable[..
     assert proof["device"] == "a processor"
     assert proof["device_class"] == {"processor": "x86-64", "of": "fake"}
     assert (proof["backend"], proof["precision"]) == ("fake", "fp32")
-    assert proof["geometry"] == {"border": [0, 8, 8], "pooling": [1, 2, 2], "base": [0, 0, 0]}
+    assert proof["geometry"] == {"border": [0, 8, 8], "pooling": [1, 2, 2], "base": [0, 0, 0], "dimensions": 2}
     assert proof["versions"] == {"fake": "1.2"}
     assert proof["pytorch"] == torch.__version__
     assert proof["engine_digest"] == digest(case.folder / "engine")
     assert proof["checkpoint_digest"] == digest(case.folder / "checkpoint.safetensors")
     assert proof["onnx_digest"] == "onnx's"
-    assert case.calls == [{"tile": (28, 36), "batch": 2, "threads": 1}]
+    assert case.calls == [{"tile": (1, 28, 36), "batch": 2, "threads": 1}]
     assert torch.get_num_threads() == 1
     assert all(engine.closed for engine in case.engines)
+
+
+@pytest.mark.parametrize(
+    ("network", "tile", "used"),
+    [
+        pytest.param("2.5D", [3, 28, 36], [3, 28, 36], id="2.5D"),
+        pytest.param("2.5D", None, [3, 56, 60], id="2.5D, chosen"),
+        pytest.param("3D", [6, 28, 36], [6, 28, 36], id="3D"),
+        # The volume has 3 sections: with a border of 2 a tile reads 7.
+        pytest.param("3D", None, [7, 56, 60], id="3D, chosen"),
+    ],
+    indirect=["network"],
+)
+def test_an_exact_engine_gets_one_in_every_dimension(
+    case: Case, network: config.Network, make_volume: Callable[..., Path], tile: list[int] | None, used: list[int]
+) -> None:
+    proof = case.certify([make_volume(grey(), labels())], tile=tile)
+    assert proof["tiles"]["shape"] == used
+    assert proof["geometry"] == json.loads(json.dumps(dataclasses.asdict(network.geometry)))
+    assert (proof["largest_absolute_error"], proof["changed_labels"]) == (0, 0)
+    assert case.calls == [{"tile": tuple(used), "batch": 2, "threads": 1}]
+    with pytest.raises(UserError, match="falls by"):
+        case.certify([make_volume(grey(), labels())], spoil=swapped, tile=tile)
 
 
 def swapped(result: Batch) -> Batch:
@@ -145,7 +181,7 @@ def swapped(result: Batch) -> Batch:
 
 
 def not_a_number(result: Batch) -> Batch:
-    result[0, 0, 3, 4] = np.nan
+    result[0, 0, 0, 3, 4] = np.nan
     return result
 
 
@@ -204,7 +240,7 @@ def test_the_reference_gives_probabilities_in_fp32(case: Case) -> None:
     with torch.no_grad():
         exact = case.network.double()(torch.from_numpy(images).double()).softmax(dim=1).numpy()
     assert probability.dtype == np.float32
-    assert probability.shape == (2, 3, 12, 20)
+    assert probability.shape == (2, 3, 1, 12, 20)
     # TF32 and bf16 have 10 and 7 bits of mantissa: they would miss this by far.
     assert np.abs(probability - exact).max() < 2e-6
 
@@ -212,9 +248,9 @@ def test_the_reference_gives_probabilities_in_fp32(case: Case) -> None:
 @pytest.mark.parametrize(
     ("profile", "tile", "used"),
     [
-        pytest.param({"tile": [44, 20], "batch": [1, 2, 8]}, None, [1, 44, 20], id="built-for-one"),
-        pytest.param({"tile": [44, 20], "batch": [1, 2, 8]}, [28, 36], [1, 44, 20], id="built-for-one-before-settings"),
-        pytest.param(None, [28, 36], [1, 28, 36], id="settings"),
+        pytest.param({"tile": [1, 44, 20], "batch": [1, 2, 8]}, None, [1, 44, 20], id="built-for-one"),
+        pytest.param({"tile": [1, 44, 20], "batch": [1, 2, 8]}, TILE, [1, 44, 20], id="built-for-one-before-settings"),
+        pytest.param(None, TILE, TILE, id="settings"),
         pytest.param(None, None, [1, 56, 60], id="whole-sections"),
     ],
 )
@@ -228,16 +264,16 @@ def test_the_tile_is_one_that_the_engine_takes(
     case.build["profile"] = profile
     proof = case.certify([make_volume(grey(), labels())], tile=tile)
     assert proof["tiles"]["shape"] == used
-    assert case.calls == [{"tile": tuple(used[1:]), "batch": 2, "threads": 1}]
+    assert case.calls == [{"tile": tuple(used), "batch": 2, "threads": 1}]
     assert proof["profile"] == profile
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=["2D", "3D"])
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a checkpoint and its ONNX file."""
     folder = tmp_path_factory.mktemp("model")
     torch.manual_seed(3)
-    network = UNet(config.Network(width=4, depth=1), len(CLASSES))
+    network = UNet(NETWORKS[request.param].model_copy(update={"normalisation": "batch"}), len(CLASSES))
     save_checkpoint(folder / "checkpoint.safetensors", network, {"classes": CLASSES})
     export(folder / "checkpoint.safetensors", folder / "model.onnx", folder / "model.json")
     return folder
@@ -246,7 +282,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_real_engines_pass(model: Path, tmp_path: Path, make_volume: Callable[..., Path], backend: Any) -> None:
     engine, build, certificate = (tmp_path / name for name in ("engine", "build.json", "certificate.json"))
-    build_engine(model / "model.onnx", engine, build, settings=config.Engine(backend=backend), tile=(28, 36), batch=2)
+    tile = list(load_checkpoint(model / "checkpoint.safetensors")[0].geometry.tile_for((3, 12, 20)))
+    build_engine(model / "model.onnx", engine, build, settings=config.Engine(backend=backend), tile=tile, batch=2)
     certify(
         model / "checkpoint.safetensors",
         engine,
@@ -254,7 +291,7 @@ def test_real_engines_pass(model: Path, tmp_path: Path, make_volume: Callable[..
         [make_volume(grey(), labels())],
         certificate,
         role="validate",
-        tile=TILE,
+        tile=tile,
         batch=2,
         settings=config.Certify(iou_bound=1e-3, tiles=3),
         cores=1,

@@ -16,16 +16,19 @@ from unetpipe.metrics import confusion
 
 IGNORE = 255
 CLASSES = ["membrane", "mitochondrion", "inside"]
-BORDER = 2
+TILE, BORDER = (4, 12, 14), (1, 2, 2)
+CENTRE = (2, 6, 7)
 BOUND = 0.01
+
+INNER = tuple(slice(b, -b) for b in BORDER)
 
 Batch = NDArray[np.float32]
 
 
 def network(images: Batch) -> Batch:
-    """Stands for PyTorch: grey values are dark, medium or bright; (n, 1, y, x) to (n, 3, y - 4, x - 4)."""
-    grey = images[:, 0, BORDER:-BORDER, BORDER:-BORDER]
-    logits = -8 * (grey[:, None] - np.float32([-1, 0, 1]).reshape(1, 3, 1, 1)) ** 2
+    """Stands for PyTorch: grey values are dark, medium or bright; (n, z, y, x) to (n, 3, z - 2, y - 4, x - 4)."""
+    grey = images[(slice(None), *INNER)]
+    logits = -8 * (grey[:, None] - np.float32([-1, 0, 1]).reshape(1, 3, 1, 1, 1)) ** 2
     exponentials = np.exp(logits)
     return (exponentials / exponentials.sum(axis=1, keepdims=True)).astype(np.float32)
 
@@ -34,11 +37,11 @@ def tiles(count: int, *, labelled: bool = True, classes: int = 3) -> Iterator[La
     """Tiles whose labels the network gets right for the most part; a row of each is ignored."""
     rng = np.random.default_rng(1)
     for number in range(count):
-        truth = rng.integers(0, classes, (12, 14))
+        truth = rng.integers(0, classes, TILE)
         image = (truth - 1 + 0.3 * rng.normal(size=truth.shape)).astype(np.float32)
-        label = truth[BORDER:-BORDER, BORDER:-BORDER].astype(np.uint8)
-        label[3] = IGNORE
-        yield LabelledTile(image, label if labelled else None, (0, number, 6, 7, NO_SEED))
+        label = truth[INNER].astype(np.uint8)
+        label[:, 3] = IGNORE
+        yield LabelledTile(image, label if labelled else None, (number, *CENTRE, NO_SEED))
 
 
 def compared(engine: Callable[[Batch], Batch], *, batch: int = 2, **kind: int) -> Comparison:
@@ -47,7 +50,7 @@ def compared(engine: Callable[[Batch], Batch], *, batch: int = 2, **kind: int) -
 
 def shifted(images: Batch) -> Batch:
     """One voxel off: what a wrong crop does."""
-    return np.roll(network(images), 1, axis=3)
+    return np.roll(network(images), 1, axis=4)
 
 
 def swapped(images: Batch) -> Batch:
@@ -62,7 +65,7 @@ def coarse(images: Batch) -> Batch:
 
 def constant(images: Batch) -> Batch:
     """Always the same answer, whatever the image."""
-    return np.broadcast_to(np.float32([0.2, 0.2, 0.6]).reshape(1, 3, 1, 1), network(images).shape)
+    return np.broadcast_to(np.float32([0.2, 0.2, 0.6]).reshape(1, 3, 1, 1, 1), network(images).shape)
 
 
 @pytest.mark.parametrize("labelled", [True, False], ids=["labelled", "unlabelled"])
@@ -75,7 +78,7 @@ def test_an_exact_engine_passes(batch: int, labelled: bool) -> None:
     assert {iou["fall"] for iou in findings["iou"].values()} == {0}
     assert all(iou["pytorch"] == iou["engine"] for iou in findings["iou"].values())
     assert comparison.has_truth == labelled
-    assert comparison.sources == [(0, number, 6, 7, NO_SEED) for number in range(5)]
+    assert comparison.sources == [(number, *CENTRE, NO_SEED) for number in range(5)]
 
 
 @pytest.mark.parametrize("labelled", [True, False], ids=["labelled", "unlabelled"])
@@ -100,7 +103,7 @@ def test_a_spoilt_engine_is_refused_with_its_numbers(engine: Callable[[Batch], B
 def with_value(value: float) -> Callable[[Batch], Batch]:
     def engine(images: Batch) -> Batch:
         result = network(images)
-        result[0, 1, 2, 3] = value
+        result[0, 1, 1, 2, 3] = value
         return result
 
     return engine
@@ -108,7 +111,7 @@ def with_value(value: float) -> Callable[[Batch], Batch]:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -0.01, 1.01])
 def test_what_is_no_probability_is_refused(value: float) -> None:
-    with pytest.raises(UserError, match=r"to be certified\n  found: 1 of 480 values .* are no probabilities"):
+    with pytest.raises(UserError, match=r"to be certified\n  found: 1 of 960 values .* are no probabilities"):
         compared(with_value(value), batch=2)
 
 
@@ -116,15 +119,19 @@ def test_rounding_beyond_one_is_a_probability() -> None:
     assert compared(with_value(1.0 + 1e-6)).absolute > 0
 
 
-@pytest.mark.parametrize("cut", [np.s_[:, :2], np.s_[:, :, 1:], np.s_[:, :, :, :-1]], ids=["classes", "y", "x"])
+@pytest.mark.parametrize(
+    "cut",
+    [np.s_[:, :2], np.s_[:, :, 1:], np.s_[:, :, :, 1:], np.s_[..., :-1], np.s_[:, :, 0]],
+    ids=["classes", "z", "y", "x", "no z"],
+)
 def test_another_shape_is_refused(cut: tuple[slice, ...]) -> None:
-    with pytest.raises(UserError, match=r"gives the shape \(2, .* PyTorch \(2, 3, 8, 10\)"):
+    with pytest.raises(UserError, match=r"gives the shape \(2, .* PyTorch \(2, 3, 2, 8, 10\)"):
         compared(lambda images: network(images)[cut])
 
 
 def test_what_fills_a_batch_up_does_not_count() -> None:
     def engine(images: Batch) -> Batch:
-        assert images.shape == (4, 1, 12, 14)
+        assert images.shape == (4, *TILE)
         result = network(images)
         result[~images.any(axis=(1, 2, 3))] = np.nan
         return result
@@ -138,7 +145,7 @@ def test_the_scores_are_those_of_the_stored_probabilities(batch: int, labelled: 
     ours, theirs, truth = [], [], []
     for tile in tiles(5, labelled=labelled):
         for engine, results in ((network, ours), (coarse, theirs)):
-            results.append(np.argmax(np.rint(255 * engine(tile.image[None, None])[0]), axis=0).astype(np.uint8))
+            results.append(np.argmax(np.rint(255 * engine(tile.image[None])[0]), axis=0).astype(np.uint8))
         truth.append(ours[-1] if tile.label is None else tile.label)
     for results, values in zip((ours, theirs), comparison.ious(), strict=True):
         assert values == confusion.iou(confusion.count(np.stack(truth), np.stack(results), 3))
@@ -147,7 +154,7 @@ def test_the_scores_are_those_of_the_stored_probabilities(batch: int, labelled: 
 
 def test_errors_are_the_largest_of_all_tiles() -> None:
     comparison = compared(coarse)
-    pairs = [(network(tile.image[None, None]), coarse(tile.image[None, None])) for tile in tiles(5)]
+    pairs = [(network(tile.image[None]), coarse(tile.image[None])) for tile in tiles(5)]
     differences = [np.abs(engine - pytorch) for pytorch, engine in pairs]
     assert comparison.absolute == max(float(difference.max()) for difference in differences)
     quotients = [
@@ -181,7 +188,7 @@ def lacking(images: Batch) -> Batch:
 def test_a_class_that_the_engine_alone_sees_is_missed_in_the_others() -> None:
     def engine(images: Batch) -> Batch:
         result = lacking(images)
-        result[:, :, :, :2] = np.float32([0, 0, 1]).reshape(3, 1, 1)
+        result[..., :2] = np.float32([0, 0, 1]).reshape(3, 1, 1, 1)
         return result
 
     comparison = compare(tiles(3, classes=2), lacking, engine, 3, 1, "")

@@ -1,21 +1,33 @@
 """Small networks for all engines."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from onnx_unet import unet
 
+from unetpipe.grid import Shape
+
 MakeNetwork = Callable[..., Path]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network and a tile (z, y, x) that it takes."""
+
+    network: Path
+    tile: Shape
 
 
 @pytest.fixture(scope="session")
 def make_network(tmp_path_factory: pytest.TempPathFactory) -> MakeNetwork:
     """A function that writes a U-Net with so many channels per level, and gives the ONNX file."""
 
-    def make(*channels: int, seed: int = 0) -> Path:
+    def make(*channels: int, seed: int = 0, **settings: Any) -> Path:
         path = tmp_path_factory.mktemp("network") / "model.onnx"
-        path.write_bytes(unet(channels, seed).SerializeToString(deterministic=True))
+        path.write_bytes(unet(channels, seed, **settings).SerializeToString(deterministic=True))
         return path
 
     return make
@@ -25,3 +37,17 @@ def make_network(tmp_path_factory: pytest.TempPathFactory) -> MakeNetwork:
 def small(make_network: MakeNetwork) -> Path:
     """Two poolings, few channels."""
     return make_network(6, 8, 12)
+
+
+@pytest.fixture(scope="session")
+def thick(make_network: MakeNetwork) -> Path:
+    """In 3D, for sections that are thick beside a pixel: z is convolved and pooled later than y and x."""
+    return make_network(6, 8, 12, kernel=[(1, 3, 3), (3, 3, 3), (3, 3, 3)], pooling=[(1, 2, 2), (2, 2, 2)])
+
+
+@pytest.fixture(scope="session", params=["2D", "2.5D", "3D"])
+def case(request: pytest.FixtureRequest, make_network: MakeNetwork, small: Path, thick: Path) -> Case:
+    """The same in 2D, with neighbouring sections as channels, and in 3D."""
+    if request.param == "3D":
+        return Case(thick, (20, 44, 52))
+    return Case(small, (1, 60, 52)) if request.param == "2D" else Case(make_network(6, 8, 12, sections=3), (3, 60, 52))

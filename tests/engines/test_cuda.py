@@ -30,9 +30,9 @@ class Slot:
 def test_slots_take_turns_and_results_keep_their_order() -> None:
     log: list[str] = []
     engine = CudaEngine.__new__(CudaEngine)
-    engine.shape = (1, 1, 2, 2)
+    engine.shape = (1, 3, 2, 2)
     engine._slots = [Slot(log, "a"), Slot(log, "b")]  # type: ignore[list-item]
-    calls = [np.full((1, 1, 2, 2), value, np.float32) for value in range(5)]
+    calls = [np.full((1, 3, 2, 2), value, np.float32) for value in range(5)]
     results = [int(result[0, 0, 0, 0]) for result in engine.stream(calls)]
     assert results == [0, 1, 2, 3, 4]
     assert log == [

@@ -1,23 +1,37 @@
 """ONNX files are read with what they say of themselves; others are refused."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
 
+from unetpipe.config import Network
 from unetpipe.engines import onnx_file
 from unetpipe.errors import UserError
-from unetpipe.grid import unet_geometry
 
 
 def test_a_network_is_read_with_its_description(small: Path) -> None:
     model, described = onnx_file.read(small)
     assert model == onnx.load(small)
-    assert described.geometry == unet_geometry(2)
+    assert described.geometry == Network(depth=2).geometry
     assert described.classes == ("membrane", "inside", "outside")
     assert described.precision == "fp32"
     assert described.metadata["checkpoint_digest"] == "0" * 64
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param({"sections": 3}, id="2.5D"),
+        pytest.param({"kernel": [(1, 3, 3), (3, 3, 3)], "pooling": (1, 2, 2)}, id="3D"),
+    ],
+)
+def test_the_geometry_is_that_of_the_network(make_network: Callable[..., Path], settings: dict[str, Any]) -> None:
+    _, described = onnx_file.read(make_network(4, 6, **settings))
+    assert described.geometry == Network(depth=1, **settings).geometry
 
 
 def test_a_missing_file(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from unetpipe.engines.devices import Gpu, gpu
 from unetpipe.engines.onnxruntime import OnnxRuntime
 from unetpipe.errors import UserError
 
-PROFILE = Profile((1, 1, 1), (60, 60))
+PROFILE = Profile((1, 1, 1), (1, 60, 60))
 
 
 def test_the_engine_has_no_transposed_convolution(small: Path, tmp_path: Path) -> None:
@@ -18,6 +18,14 @@ def test_the_engine_has_no_transposed_convolution(small: Path, tmp_path: Path) -
     operations = [node.op_type for node in onnx.load(tmp_path / "engine").graph.node]
     assert operations.count("DepthToSpace") == 2
     assert "ConvTranspose" not in operations
+
+
+def test_the_engine_has_no_convolution_in_3d(thick: Path, tmp_path: Path) -> None:
+    OnnxRuntime().build(thick, tmp_path / "engine", Profile((1, 1, 1), (20, 44, 44)))
+    model = onnx.load(tmp_path / "engine")
+    kernels = {item.name: list(item.dims[2:]) for item in model.graph.initializer}
+    assert "ConvTranspose" not in [node.op_type for node in model.graph.node]
+    assert {len(kernels[node.input[1]]) for node in model.graph.node if node.op_type == "Conv"} == {2}
 
 
 def test_an_operation_that_it_does_not_know(small: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from unetpipe.engines.contract import Profile
 from unetpipe.engines.openvino import OpenVINO
 from unetpipe.errors import UserError
 
-PROFILE = Profile((1, 1, 1), (124, 124))
+PROFILE = Profile((1, 1, 1), (1, 124, 124))
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="there is but one core")
@@ -21,7 +21,7 @@ def test_workers_are_not_bound_to_one_core(small: Path, tmp_path: Path) -> None:
     # Left to itself, OpenVINO binds the first thread of every process to the first core while it computes.
     OpenVINO().build(small, tmp_path / "engine", PROFILE)
     engine = OpenVINO().load(tmp_path / "engine", PROFILE.tile, batch=1, threads=1)
-    image = np.zeros((1, 1, *PROFILE.tile), np.float32)
+    image = np.zeros((1, *PROFILE.tile), np.float32)
     caller, stop, seen = threading.get_native_id(), threading.Event(), []
 
     def watch() -> None:
@@ -40,12 +40,22 @@ def test_workers_are_not_bound_to_one_core(small: Path, tmp_path: Path) -> None:
 
 def test_no_convolution_sums_over_more_channels_than_fit_into_one_block(make_network: object, tmp_path: Path) -> None:
     network = make_network(4, 300)  # type: ignore[operator]
-    OpenVINO().build(network, tmp_path / "engine", Profile((1, 1, 1), (24, 24)))
+    OpenVINO().build(network, tmp_path / "engine", Profile((1, 1, 1), (1, 24, 24)))
     model = onnx.load(tmp_path / "engine")
     constants = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
     widths = [constants[node.input[1]].shape[1] for node in model.graph.node if node.op_type == "Conv"]
     assert widths.count(100) == 3
     assert max(widths) <= 128
+
+
+def test_kernels_of_more_voxels_take_fewer_channels(make_network: object, tmp_path: Path) -> None:
+    network = make_network(4, 100, kernel=(3, 3, 3), pooling=(2, 2, 2))  # type: ignore[operator]
+    OpenVINO().build(network, tmp_path / "engine", Profile((1, 1, 1), (20, 20, 20)))
+    model = onnx.load(tmp_path / "engine")
+    constants = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
+    weights = [constants[node.input[1]] for node in model.graph.node if node.op_type == "Conv"]
+    assert [array.shape[1] for array in weights].count(34) == 1
+    assert max(array[0].size for array in weights) <= 128 * 9
 
 
 def test_an_operation_that_it_does_not_know(small: Path, tmp_path: Path) -> None:

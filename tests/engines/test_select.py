@@ -11,6 +11,7 @@ from unetpipe.engines import load_engine, select
 from unetpipe.engines.tensorrt import TensorRT
 from unetpipe.errors import UserError
 from unetpipe.files import digest, read_json
+from unetpipe.grid import Shape
 
 
 def build(network: Path, folder: Path, backend: Any, tile: list[int] | None = None) -> Any:
@@ -23,7 +24,7 @@ def test_auto_takes_tensorrt_where_it_can_run(monkeypatch: pytest.MonkeyPatch, s
     monkeypatch.setattr(
         TensorRT, "unavailable", lambda self, purpose: None if self.name == "tensorrt_rtx" else "not installed"
     )
-    choice = select.choose("auto", small, select.Profile((1, 1, 1), (60, 60)), ["8.6"])
+    choice = select.choose("auto", small, select.Profile((1, 1, 1), (1, 60, 60)), ["8.6"])
     assert choice.backend == TensorRT("tensorrt_rtx", ("8.6",))
     assert choice.candidates == {"tensorrt": {"unavailable": "not installed"}, "tensorrt_rtx": {"unavailable": None}}
 
@@ -51,7 +52,7 @@ class TestLoading:
         return tmp_path
 
     def load(self, folder: Path) -> None:
-        load_engine(folder, tile=(44, 44), batch=1, threads=1).close()
+        load_engine(folder, tile=(1, 44, 44), batch=1, threads=1).close()
 
     @pytest.mark.parametrize(
         "damage",
@@ -85,21 +86,28 @@ class TestLoading:
     @pytest.mark.parametrize(
         ("tile", "batch", "message"),
         [
-            pytest.param((44, 44), 2, r"tiles of \[44, 44\] \(y, x\)(.|\n)*built for tiles of \[60, 52\]", id="tile"),
-            pytest.param((60, 52), 5, r"for 5 tiles a call(.|\n)*built for 1 to 4(.|\n)*engine\.max_batch", id="batch"),
+            pytest.param(
+                (1, 44, 44), 2, r"of \[1, 44, 44\] \(z, y, x\)(.|\n)*built for tiles of \[1, 60, 52\]", id="tile"
+            ),
+            pytest.param(
+                (1, 60, 52), 5, r"for 5 tiles a call(.|\n)*built for 1 to 4(.|\n)*engine\.max_batch", id="batch"
+            ),
         ],
     )
     def test_calls_that_it_was_not_built_for(
         self,
         small: Path,
         tmp_path: Path,
-        tile: tuple[int, int],
+        tile: Shape,
         batch: int,
         message: str,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         pytest.importorskip("tensorrt_rtx")
-        assert build(small, tmp_path, "tensorrt_rtx", [60, 52])["profile"] == {"batch": [1, 2, 4], "tile": [60, 52]}
+        assert build(small, tmp_path, "tensorrt_rtx", [1, 60, 52])["profile"] == {
+            "batch": [1, 2, 4],
+            "tile": [1, 60, 52],
+        }
         monkeypatch.setattr(TensorRT, "unavailable", lambda self, purpose: None)
         with pytest.raises(UserError, match=message):
             load_engine(tmp_path, tile=tile, batch=batch, threads=1)

@@ -1,4 +1,4 @@
-"""The baseline is Gaussian blur and Otsu's threshold, exactly, and at its most favourable."""
+"""The baselines are Gaussian blur with Otsu's threshold, and one class for all: exact, and at their most favourable."""
 
 import itertools
 from collections.abc import Callable
@@ -48,8 +48,9 @@ def test_a_voxel_is_blurred_alike_in_every_region(image: Image, sigma: float, bl
         assert np.array_equal(baseline.blurred(image, region, sigma), whole[region.slices])
 
 
-def test_a_missing_section_is_grey(image: Image) -> None:
-    assert not baseline.blurred(image, Region.of((1, 0, 0), (1, 41, 37)), 2.0).any()
+def test_a_missing_section_is_that_which_is_shown_in_its_place(image: Image) -> None:
+    before, missing = (baseline.blurred(image, Region.of((z, 0, 0), (1, 41, 37)), 2.0) for z in (0, 1))
+    assert np.array_equal(missing, before)
 
 
 # Multiples of a part of a bin's width: exact in float32, on the edges of bins too.
@@ -164,4 +165,38 @@ def test_where_all_is_ignored_the_baseline_has_no_score() -> None:
     counts = baseline.count(np.zeros((4, 4), np.float32), np.full((4, 4), IGNORE, np.uint8), 2)
     summary = baseline.summary(counts, ["membrane", "inside"], 2.0)
     assert summary["mean_iou"] is None
+    assert summary["scored_voxels"] == 0
+
+
+@given(labels, labels.map(lambda predicted: np.where(predicted == IGNORE, 0, predicted).astype(np.uint8)))
+def test_one_class_is_the_best_of_all(truth: NDArray[np.uint8], predicted: NDArray[np.uint8]) -> None:
+    names = ["membrane", "mitochondrion", "inside"]
+    summary = baseline.one_class(confusion.count(truth, predicted, 3), names)
+    values = [mean_iou(truth, np.full_like(truth, index), 3) for index in range(3)]
+    chosen = names.index(summary["class"])
+    assert chosen == values.index(max(values))
+    assert summary["name"] == f"all voxels {names[chosen]}"
+    expected = confusion.summary(confusion.count(truth, np.full_like(truth, chosen), 3), names)
+    assert list(summary) == ["name", "class", *expected]
+    assert {key: summary[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("voxels", "expected"),
+    [([3, 3], "membrane"), ([2, 3], "inside"), ([0, 1], "inside"), ([2**60, 2**60 + 1], "inside")],
+    ids=["first-of-equals", "most-voxels", "alone", "beyond-the-precision-of-a-float"],
+)
+def test_one_class_is_that_with_the_most_voxels(voxels: list[int], expected: str) -> None:
+    for predicted in (0, 1):
+        table = np.zeros((2, 2), np.int64)
+        table[:, predicted] = voxels
+        assert baseline.one_class(table, ["membrane", "inside"])["class"] == expected
+
+
+def test_where_all_is_ignored_one_class_has_no_score() -> None:
+    summary = baseline.one_class(np.zeros((2, 2), np.int64), ["membrane", "inside"])
+    assert summary["class"] == "membrane"
+    assert summary["mean_iou"] is None
+    assert summary["mean_dice"] is None
+    assert summary["pixel_error"] is None
     assert summary["scored_voxels"] == 0

@@ -1,17 +1,22 @@
-"""Scores follow their definitions, and add up over the parts of a volume."""
+"""Scores follow their definitions, agree with scikit-learn, and add up over the parts of a volume."""
 
 import itertools
 import math
+from collections.abc import Callable, Iterator
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 from skimage.metrics import contingency_table
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, jaccard_score, precision_score, recall_score
 
 from unetpipe.metrics import confusion
 
@@ -192,3 +197,95 @@ def test_the_most_likely_class_is_the_first_with_the_largest_value(probability: 
 @given(hnp.arrays(np.uint8, (4, 3, 5), elements=st.integers(0, 2)))
 def test_ties_go_to_the_first_channel(probability: Labels) -> None:
     assert np.array_equal(confusion.most_likely(probability), np.argmax(probability, axis=0))
+
+
+@given(labellings(), st.data())
+def test_any_cut_into_blocks_adds_up_to_the_same(case: tuple[Labels, Labels, int], data: st.DataObject) -> None:
+    truth, predicted, classes = case
+    cuts = [sorted(data.draw(st.sets(st.integers(1, side - 1))) if side > 1 else []) for side in truth.shape]
+    pieces = [
+        [slice(a, b) for a, b in itertools.pairwise([0, *cut, side])]
+        for cut, side in zip(cuts, truth.shape, strict=True)
+    ]
+    parts = [confusion.count(truth[block], predicted[block], classes) for block in itertools.product(*pieces)]
+    order = data.draw(st.permutations(range(len(parts))))
+    assert np.array_equal(sum(parts[index] for index in order), confusion.count(truth, predicted, classes))
+
+
+def random_labellings(pairs: int) -> Iterator[tuple[Labels, Labels, int]]:
+    """Truth with gaps and a prediction of any quality, of any mix of classes; at least one voxel is scored."""
+    for seed in range(pairs):
+        rng = np.random.default_rng(seed)
+        classes = int(rng.integers(1, 6))
+        size = rng.integers(1, 200)
+        # Some classes are rare or missing.
+        mix = rng.dirichlet(np.full(classes, 0.5))
+        truth = rng.choice(classes, size, p=mix).astype(np.uint8)
+        wrong = rng.random(size) < rng.random()
+        predicted = np.where(wrong, rng.choice(classes, size, p=rng.permutation(mix)), truth).astype(np.uint8)
+        truth[1:][rng.random(size - 1) < rng.choice([0.0, 0.3])] = IGNORE
+        yield truth, predicted, classes
+
+
+def of_table(truth: Labels, predicted: Labels, classes: int) -> tuple[list[Any], list[Any]]:
+    # scikit-learn warns of a table of one class: one more, which no voxel has, is cut off again.
+    matrix = confusion_matrix(truth[truth != IGNORE], predicted[truth != IGNORE], labels=np.arange(classes + 1))
+    return confusion.count(truth, predicted, classes).ravel().tolist(), matrix[:classes, :classes].ravel().tolist()
+
+
+def of_accuracy(truth: Labels, predicted: Labels, classes: int) -> tuple[list[Any], list[Any]]:
+    accuracy = accuracy_score(truth[truth != IGNORE], predicted[truth != IGNORE])
+    return [confusion.pixel_error(confusion.count(truth, predicted, classes))], [1 - accuracy]
+
+
+def of_classes(
+    ours: Callable[[NDArray[np.int64]], list[float | None]], theirs: Callable[..., NDArray[np.float64]]
+) -> Callable[[Labels, Labels, int], tuple[list[Any], list[Any]]]:
+    def both(truth: Labels, predicted: Labels, classes: int) -> tuple[list[Any], list[Any]]:
+        found = ours(confusion.count(truth, predicted, classes))
+        scored = truth != IGNORE
+        options = {"labels": range(classes), "average": None, "zero_division": 0.0}
+        expected = theirs(truth[scored], predicted[scored], **options)
+        # A score that is not defined is a 0 there.
+        return [0.0 if value is None else value for value in found], expected.tolist()
+
+    return both
+
+
+PEERS = pytest.mark.parametrize(
+    "both",
+    [
+        of_table,
+        of_accuracy,
+        of_classes(confusion.iou, jaccard_score),
+        of_classes(confusion.dice, f1_score),
+        of_classes(confusion.precision, precision_score),
+        of_classes(confusion.recall, recall_score),
+    ],
+    ids=["table", "pixel-error", "iou", "dice", "precision", "recall"],
+)
+
+Both = Callable[[Labels, Labels, int], tuple[list[Any], list[Any]]]
+
+
+@PEERS
+def test_1000_random_pairs_against_scikit_learn(both: Both) -> None:
+    for pair in random_labellings(1000):
+        found, expected = both(*pair)
+        assert found == pytest.approx(expected, rel=1e-12, abs=1e-15)
+
+
+@pytest.fixture(scope="module")
+def sections(isbi_dir: Path) -> tuple[Labels, Labels]:
+    """Truth of real sections with gaps, and a blurred image at a threshold as the prediction."""
+    truth = (tifffile.imread(isbi_dir / "train-labels.tif")[16:20] > 0).astype(np.uint8)
+    truth[:, ::7] = IGNORE
+    blurred = gaussian_filter(tifffile.imread(isbi_dir / "train-volume.tif")[16:20], (0, 2, 2))
+    return truth, (blurred >= 110).astype(np.uint8)
+
+
+@pytest.mark.isbi
+@PEERS
+def test_real_sections_against_scikit_learn(both: Both, sections: tuple[Labels, Labels]) -> None:
+    found, expected = both(*sections, 2)
+    assert found == pytest.approx(expected, rel=1e-12, abs=1e-15)

@@ -11,21 +11,25 @@ from unetpipe.errors import UserError
 from unetpipe.nets.state import State, restore_state, save_state
 from unetpipe.nets.unet import UNet
 
-NETWORK = config.Network(width=2, depth=1, normalisation="batch")
+NETWORKS = {
+    "2D": config.Network(width=2, depth=1, normalisation="batch"),
+    "2.5D": config.Network(width=2, depth=1, sections=3),
+    "3D": config.Network(width=2, depth=1, kernel=(3, 3, 3)),
+}
 
 
-def make(kind: str) -> tuple[UNet, torch.optim.Optimizer]:
-    model = UNet(NETWORK, 2)
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+def make(kind: str, network: str = "2D") -> tuple[UNet, torch.optim.Optimizer]:
+    model = UNet(NETWORKS[network], 2)
+    model.to(memory_format=model.memory_format)  # type: ignore[call-overload]
     if kind == "sgd":
         return model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     return model, torch.optim.AdamW(model.parameters(), lr=0.1)
 
 
 def step(model: UNet, optimiser: torch.optim.Optimizer, seed: int) -> None:
-    image = torch.randn(1, 1, 20, 20, generator=torch.Generator().manual_seed(seed))
+    image = torch.randn(1, *model.geometry.tile_for((1, 4, 4)), generator=torch.Generator().manual_seed(seed))
     optimiser.zero_grad()
-    model(image.contiguous(memory_format=torch.channels_last)).square().mean().backward()
+    model(image).square().mean().backward()
     optimiser.step()
 
 
@@ -34,20 +38,26 @@ def remembered(model: UNet, optimiser: torch.optim.Optimizer) -> list[tuple[Any,
     tensors = dict(model.state_dict())
     for number, kept in optimiser.state_dict()["state"].items():
         tensors |= {f"{number} {name}": tensor for name, tensor in kept.items()}
-    return [(name, tensor.dtype, tensor.stride(), tensor.tolist()) for name, tensor in sorted(tensors.items())]
+
+    def order(tensor: torch.Tensor) -> list[int]:
+        # Along an axis of one voxel there is no step.
+        return [step for step, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1]
+
+    return [(name, tensor.dtype, order(tensor), tensor.tolist()) for name, tensor in sorted(tensors.items())]
 
 
+@pytest.mark.parametrize("network", list(NETWORKS))
 @pytest.mark.parametrize("kind", ["adamw", "sgd"])
-def test_what_was_stored_comes_back(tmp_path: Path, kind: str) -> None:
+def test_what_was_stored_comes_back(tmp_path: Path, kind: str, network: str) -> None:
     path = tmp_path / "key" / "state.safetensors"
-    model, optimiser = make(kind)
+    model, optimiser = make(kind, network)
     step(model, optimiser, 1)
     best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     step(model, optimiser, 2)
     rows = [{"step": 1, "loss": 0.1 + 0.2, "iou_membrane": None}, {"step": 2, "loss": 1e-17}]
     save_state(path, model, optimiser, State(step=2, best_step=1, best_iou=1 / 3, best=best, rows=rows))
 
-    other, other_optimiser = make(kind)
+    other, other_optimiser = make(kind, network)
     state = restore_state(path, other, other_optimiser)
     assert state is not None
     assert (state.step, state.best_step, state.best_iou, state.rows) == (2, 1, 1 / 3, rows)

@@ -1,8 +1,9 @@
 """A run on disk, as the rules before the report leave it."""
 
 import csv
+import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,17 @@ import numpy as np
 import pytest
 import zarr
 from numpy.typing import NDArray
+from rates import allocate
 from scipy.ndimage import gaussian_filter, zoom
 
 import unetpipe
-from unetpipe.allocate import allocate
-from unetpipe.config import Settings
+from unetpipe.allocate import read_plan
+from unetpipe.config import Evaluate, Network, Settings
 from unetpipe.data.samples import SamplesFile, create, encode, write_shard, write_validation
 from unetpipe.files import read_json, write_json
-from unetpipe.grid import Region, unet_geometry
-from unetpipe.metrics import baseline, confusion
+from unetpipe.grid import Region
+from unetpipe.metrics.streaming import Cut, Task, Totals, count
+from unetpipe.metrics.summary import summary
 from unetpipe.volume import IGNORE, Image, VolumeFile, open_array, read_labels
 
 MakeRun = Callable[..., dict[str, Any]]
@@ -38,57 +41,75 @@ def tissue(shape: Sequence[int], seed: int, classes: int) -> tuple[NDArray[np.ui
     return np.clip(image, 0, 255).astype(np.uint8), labels
 
 
+def make(
+    place: Path,
+    make_volume: Callable[..., Path],
+    volumes: Mapping[str, str],
+    *,
+    name: str = "demo",
+    classes: Sequence[str] = ("membrane", "inside"),
+    shape: tuple[int, int, int] = (5, 72, 80),
+    unlabelled: Sequence[str] = (),
+    missing: Mapping[str, Sequence[int]] | None = None,
+    trained: bool = True,
+    data: Callable[..., tuple[NDArray[np.uint8], NDArray[np.uint8]]] = tissue,
+    whole: bool = True,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Leave a run in ``place``; gives the arguments of ``report``. ``whole``: sections are scored in one piece."""
+    folder = place / "results" / name
+    entries: dict[str, Any] = {}
+    given: dict[str, Any] = {kind: [] for kind in ("volumes", "allocated", "predictions")}
+    given |= engine(folder, "validate" in volumes.values(), trained, classes)
+    to_score: dict[str, tuple[Path, Path]] = {}
+    for seed, (volume, role) in enumerate(volumes.items()):
+        image, labels = data(shape, seed, len(classes))
+        for section in (missing or {}).get(volume, ()):
+            image[section] = 0
+        path = make_volume(image, None if volume in unlabelled else labels, volume, folder)
+        given["volumes"].append(path)
+        entries[volume] = {"role": role, "image": f"data/{volume}.tif"}
+        if volume not in unlabelled:
+            entries[volume]["labels"] = f"data/{volume}-labels.tif"
+        if role != "train":
+            given["allocated"].append(predicted(path, labels, given["certificate"], classes, seed))
+            given["predictions"].append(given["allocated"][-1].with_name("job-0.json"))
+            if volume not in unlabelled:
+                to_score[volume] = path, given["allocated"][-1]
+    given["scores"] = [folder / "scores" / f"{volume}.json" for volume in to_score]
+    validated = [folder / "scores" / f"{volume}.json" for volume in to_score if volumes[volume] == "validate"]
+    # The threshold of all others is chosen on them.
+    for volume in sorted(to_score, key=lambda name: volumes[name] != "validate"):
+        role = volumes[volume]
+        chosen_on = [] if role == "validate" else validated
+        result = scored(*to_score[volume], role, classes, chosen_on, whole)
+        write_json(folder / "scores" / f"{volume}.json", result)
+    given["samples"] = given["history"] = None
+    if trained:
+        given["samples"] = samples(folder, given["volumes"], volumes, classes)
+        given["history"] = history(folder, classes, validated="validate" in volumes.values())
+    # The names that a test may want in the page are not those that the settings allow.
+    plain = Settings.model_construct().model_dump(mode="json", warnings=False)
+    plain |= {"run": name, "classes": {c: [i] for i, c in enumerate(classes)}, "volumes": entries, **settings}
+    return {
+        "report": folder / "report.html",
+        "run": name,
+        "settings": plain,
+        "command": "snakemake --cores all --configfile config/config.yaml",
+        **given,
+    }
+
+
 @pytest.fixture
 def make_run(tmp_path: Path, make_volume: Callable[..., Path]) -> MakeRun:
     """A function that gives the arguments of ``report`` for a run with the given volumes."""
+    return functools.partial(make, tmp_path, make_volume)
 
-    def make(
-        volumes: Mapping[str, str],
-        *,
-        name: str = "demo",
-        classes: Sequence[str] = ("membrane", "inside"),
-        shape: tuple[int, int, int] = (5, 72, 80),
-        unlabelled: Sequence[str] = (),
-        missing: Mapping[str, Sequence[int]] | None = None,
-        trained: bool = True,
-        data: Callable[..., tuple[NDArray[np.uint8], NDArray[np.uint8]]] = tissue,
-        **settings: Any,
-    ) -> dict[str, Any]:
-        folder = tmp_path / "results" / name
-        entries: dict[str, Any] = {}
-        given: dict[str, Any] = {kind: [] for kind in ("volumes", "scores", "allocated", "predictions")}
-        given |= engine(folder, "validate" in volumes.values(), trained, classes)
-        for seed, (volume, role) in enumerate(volumes.items()):
-            image, labels = data(shape, seed, len(classes))
-            for section in (missing or {}).get(volume, ()):
-                image[section] = 0
-            path = make_volume(image, None if volume in unlabelled else labels, volume, folder)
-            given["volumes"].append(path)
-            entries[volume] = {"role": role, "image": f"data/{volume}.tif"}
-            if volume not in unlabelled:
-                entries[volume]["labels"] = f"data/{volume}-labels.tif"
-            if role != "train":
-                given["allocated"].append(predicted(path, labels, given["certificate"], classes, seed))
-                given["predictions"].append(given["allocated"][-1].with_name("job-0.json"))
-                if volume not in unlabelled:
-                    given["scores"].append(folder / "scores" / f"{volume}.json")
-                    write_json(given["scores"][-1], scored(path, given["allocated"][-1], role, classes))
-        given["samples"] = given["history"] = None
-        if trained:
-            given["samples"] = samples(folder, given["volumes"], volumes, classes)
-            given["history"] = history(folder, classes, validated="validate" in volumes.values())
-        # The names that a test may want in the page are not those that the settings allow.
-        plain = Settings.model_construct().model_dump(mode="json", warnings=False)
-        plain |= {"run": name, "classes": {c: [i] for i, c in enumerate(classes)}, "volumes": entries, **settings}
-        return {
-            "report": folder / "report.html",
-            "run": name,
-            "settings": plain,
-            "command": "snakemake --cores all --configfile config/config.yaml",
-            **given,
-        }
 
-    return make
+@pytest.fixture(scope="module")
+def make_shared_run(tmp_path_factory: pytest.TempPathFactory, make_volume: Callable[..., Path]) -> MakeRun:
+    """The same, for runs that several tests look at and none changes."""
+    return functools.partial(make, tmp_path_factory.mktemp("shared"), make_volume)
 
 
 def predicted(volume: Path, labels: NDArray[np.uint8], certificate: Path, classes: Sequence[str], seed: int) -> Path:
@@ -123,28 +144,27 @@ def predicted(volume: Path, labels: NDArray[np.uint8], certificate: Path, classe
     return path
 
 
-def scored(volume: Path, allocated: Path, role: str, classes: Sequence[str]) -> dict[str, Any]:
-    """Scores as evaluate gives them."""
+def scored(
+    volume: Path, allocated: Path, role: str, classes: Sequence[str], validation: Sequence[Path], whole: bool
+) -> dict[str, Any]:
+    """Scores as evaluate gives them, without its worker processes."""
     source, description = VolumeFile.read(volume), read_json(allocated)
-    region = Region((0, 0, 0), source.shape)
-    truth = read_labels(open_array(str(source.labels)), region, source.shape)
-    probability = open_array(f"{description['probability']}/{description['array']}")[...]
-    tables = [
-        confusion.count(a, b, len(classes)) for a, b in zip(truth, confusion.most_likely(probability), strict=True)
-    ]
-    grey = baseline.count(baseline.blurred(Image(source), region, 2.0), truth, len(classes))
+    settings = Evaluate() if whole else Evaluate(largest_section=0)
+    objects = classes[-1]
+    cut = Cut.of(read_plan(description), settings.largest_section, 1)
+    if not whole:
+        # So small a section lies in one block, and would be scored as a whole in any case.
+        cut = replace(cut, slab=(1, source.shape[1] // 2, source.shape[2]), at_once=1, slabs=1)
+    probability = f"{description['probability']}/{description['array']}"
+    place = volume, probability, classes.index(objects), settings.baseline_sigma
+    totals = Totals.of((count(Task(*place, cut, region)) for region in cut.runs()), cut, len(classes))
+    chosen_on = {score["volume"]: score for score in map(read_json, validation)}
     return {
         "volume": source.name,
         "role": role,
         "shape": list(source.shape),
         "sections": source.shape[0],
-        **confusion.summary(np.sum(tables, axis=0), classes),
-        "per_section": [
-            {"section": z, "mean_iou": confusion.mean_iou(table), "missing": z in source.missing_sections}
-            for z, table in enumerate(tables)
-        ],
-        "baseline": baseline.summary(grey, classes, 2.0),
-        "confusion": np.sum(tables, axis=0).tolist(),
+        **summary(source, totals, classes, objects, settings, chosen_on),
         "version": unetpipe.__version__,
         "digests": {"image": source.image_digest, "labels": source.labels_digest, "engine": "e" * 64},
     }
@@ -152,14 +172,12 @@ def scored(volume: Path, allocated: Path, role: str, classes: Sequence[str]) -> 
 
 def samples(folder: Path, volumes: Sequence[Path], roles: Mapping[str, str], classes: Sequence[str]) -> Path:
     """Six training samples and two to validate, cut from the first volume."""
-    net = unet_geometry(DEPTH)
+    net = Network(depth=DEPTH).geometry
     tile = net.tile_for((1, 24, 24))
-    border, output = net.border[1:], net.output(tile)[1:]
+    output = net.output(tile)
     source = VolumeFile.read(volumes[0])
-    grey = Image(source).read(Region.of((0, 0, 0), tile))[0]
-    label = read_labels(open_array(source.labels or source.image), Region.of((0, *border), (1, *output)), source.shape)[
-        0
-    ]
+    grey = Image(source).read(Region.of((0, 0, 0), tile))
+    label = read_labels(open_array(source.labels or source.image), Region.of(net.border, output), source.shape)
     label = np.where(label < len(classes), label, IGNORE).astype(np.uint8)
     arrays = {
         "image": np.stack([encode(grey)] * 6),
@@ -168,9 +186,9 @@ def samples(folder: Path, volumes: Sequence[Path], roles: Mapping[str, str], cla
         "source": np.tile(np.array([0, 0, 12, 12, 7], np.int64), (6, 1)),
     }
     store = folder / "samples.zarr"
-    create(store, 6, tile[1:], output, "key")
+    create(store, 6, tile, output, "key")
     write_shard(store, "train", 0, arrays)
-    write_validation(store, tile[1:], output, {name: arrays[name][:2] for name in ("image", "label", "source")})
+    write_validation(store, tile, output, {name: arrays[name][:2] for name in ("image", "label", "source")})
     counts = np.bincount(label[label < len(classes)], minlength=len(classes))
     SamplesFile(
         store=str(store),
@@ -186,8 +204,8 @@ def samples(folder: Path, volumes: Sequence[Path], roles: Mapping[str, str], cla
             for name, role in roles.items()
             if role in ("train", "validate")
         ),
-        tile=tile[1:],
-        border=border,
+        tile=tile,
+        border=net.border,
         seed=1,
         settings={},
         version=unetpipe.__version__,
@@ -218,7 +236,7 @@ def history(folder: Path, classes: Sequence[str], *, validated: bool) -> Path:
 
 def engine(folder: Path, validated: bool, trained: bool, classes: Sequence[str]) -> dict[str, Path]:
     """certificate.json, build.json and model.json."""
-    net = asdict(unet_geometry(DEPTH))
+    net = asdict(Network(depth=DEPTH).geometry)
     identity = {"onnx_digest": "c" * 64, "checkpoint_digest": "b" * 64}
     engine = {
         "backend": "onnxruntime",

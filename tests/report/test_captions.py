@@ -19,7 +19,12 @@ SNAKEMAKE = SimpleNamespace(
     },
     wildcards=SimpleNamespace(volume="test_1"),
     params=SimpleNamespace(
-        role="test", classes=["membrane", "inside"], run="demo", settings={"steps": 150, "validate_every": 15}, seed=1
+        role="test",
+        classes=["membrane", "inside"],
+        objects="inside",
+        run="demo",
+        settings={"steps": 150, "validate_every": 15},
+        seed=1,
     ),
 )
 
@@ -28,7 +33,7 @@ SNAKEMAKE = SimpleNamespace(
     ("name", "told"),
     [
         pytest.param("workflow", ["demo", "test_1", "data/test*1*.tif"], id="workflow"),
-        pytest.param("scores", ["test_1", "membrane, inside"], id="scores"),
+        pytest.param("scores", ["test_1", "membrane, inside", "<em>inside</em>"], id="scores"),
         pytest.param("history", ["150", "15 steps", "seed 1"], id="history"),
         pytest.param("report", ["demo"], id="report"),
     ],

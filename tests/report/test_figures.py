@@ -2,30 +2,21 @@
 
 import base64
 import re
-from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from unetpipe.report import figures
+from unetpipe.report.drawing import INK, Drawing
 
 COLOURS = {"membrane": "#009e73"}
 
 
-def svg(drawing: figures.Drawing) -> str:
+def svg(drawing: Drawing) -> str:
     kind, _, data = drawing.picture.partition(",")
     assert kind == "data:image/svg+xml;base64"
     return base64.b64decode(data).decode()
-
-
-def score(values: list[float | None], missing: set[int] = frozenset()) -> dict[str, Any]:  # type: ignore[assignment]
-    return {
-        "volume": "<v>&",
-        "per_section": [{"section": z, "mean_iou": value, "missing": z in missing} for z, value in enumerate(values)],
-        "baseline": {"mean_iou": 0.4},
-    }
 
 
 def row(step: int, **measured: float) -> dict[str, float | None]:
@@ -63,7 +54,7 @@ def test_text_in_a_figure_is_text() -> None:
         # Names of XML dialects are no addresses that a browser loads.
         assert not re.search(r"(href|src)=\"(?!#)|url\((?!#)|@import", picture)
         # Stands for the colour of the text.
-        assert figures._INK not in picture
+        assert INK not in picture
 
 
 def test_without_validation_there_is_no_curve_of_it() -> None:
@@ -74,29 +65,3 @@ def test_without_validation_there_is_no_curve_of_it() -> None:
 
 def test_nothing_trained_is_no_figure() -> None:
     assert figures.training([], None, COLOURS) == []
-
-
-@pytest.mark.parametrize(
-    ("values", "missing", "shaded"),
-    [
-        pytest.param([0.9, 0.8, 0.7], set(), False, id="whole"),
-        pytest.param([0.9, None, 0.7], {1}, True, id="missing"),
-        pytest.param([0.9, None, 0.7], set(), False, id="not scored"),
-        pytest.param([None], {0}, True, id="nothing there"),
-    ],
-)
-def test_missing_sections_are_shaded(values: list[float | None], missing: set[int], shaded: bool) -> None:
-    picture = svg(figures.per_section(score(values, missing)))
-    assert ("missing section" in picture) is shaded
-    assert "NaN" not in picture
-    assert "nan" not in picture
-
-
-def test_a_figure_of_many_sections_is_small() -> None:
-    random = np.random.default_rng(1)
-    values: list[float | None] = random.uniform(0.5, 1, 20_000).tolist()
-    assert len(figures.per_section(score(values, {*range(0, 20_000, 100)})).picture) < 400_000
-
-
-def test_the_same_numbers_give_the_same_picture() -> None:
-    assert figures.per_section(score([0.5, 0.6])) == figures.per_section(score([0.5, 0.6]))

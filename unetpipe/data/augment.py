@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 import unetpipe
 from unetpipe.cluster import connect, for_each
-from unetpipe.config import Augment
+from unetpipe.config import Augment, Network
 from unetpipe.data.deform import Deformation, enclosing, linear, nearest
 from unetpipe.data.grey import Grey
 from unetpipe.data.positions import Census, Patch, take_census
@@ -29,10 +29,10 @@ from unetpipe.data.tiles import labelled_tiles
 from unetpipe.data.weights import BorderTerm, class_weights, weight_map
 from unetpipe.errors import UserError
 from unetpipe.files import digest_of
-from unetpipe.grid import Geometry, Shape, unet_geometry
+from unetpipe.grid import Geometry, Shape
 from unetpipe.progress import Record
 from unetpipe.progress_bar import track
-from unetpipe.volume import Image, VolumeFile, open_array, read_labels
+from unetpipe.volume import Image, VolumeFile, open_array, read_truth
 
 log = logging.getLogger(__name__)
 
@@ -47,10 +47,11 @@ _PLACE, _LOOK = 0, 1
 
 @dataclass(frozen=True)
 class Recipe:
-    """What all samples have in common. ``classes`` are the weights of the classes, in their order."""
+    """What all samples have in common: ``tile`` is what the network reads; ``classes`` their weights, in order."""
 
     settings: Augment
     geometry: Geometry
+    tile: Shape
     classes: tuple[float, ...]
     term: BorderTerm | None
     seed: int
@@ -78,7 +79,7 @@ def augment(
     *,
     store: Path,
     settings: Augment,
-    depth: int,
+    network: Network,
     classes: list[str],
     seed: int,
     cores: int,
@@ -93,8 +94,8 @@ def augment(
         ``samples.json``, written at the end (:class:`unetpipe.data.samples.SamplesFile`).
     store:
         ``samples.zarr`` (:mod:`unetpipe.data.samples`). The record of progress lies beside it.
-    depth:
-        Poolings of the network: how much smaller than the image the labels are.
+    network:
+        What is to learn from them: how deep a sample is, and how much smaller than the image the labels are.
     classes:
         Names of the classes in the order of their indices.
     seed, cores:
@@ -105,7 +106,7 @@ def augment(
     UserError
         If a volume has no labels, those of the training volumes hold fewer than two classes, or a weight is too large.
     """
-    geometry = unet_geometry(depth)
+    geometry, tile = network.geometry, network.tile(settings.tile)
     volumes = [VolumeFile.read(path) for path in [*train, *validate]]
     roles = ["train"] * len(train) + ["validate"] * len(validate)
     for volume, role in zip(volumes, roles, strict=True):
@@ -130,8 +131,8 @@ def augment(
     }
     with connect(max(1, min(cores, -(-settings.samples // SHARD)))) as client:
         census = take_census(client, train, classes)
-        recipe = _recipe(settings, geometry, classes, census, seed)
-        record = _begin(store, key, settings.samples, geometry, settings.tile)
+        recipe = _recipe(settings, geometry, tile, classes, census, seed)
+        record = _begin(store, key, settings.samples, geometry, tile)
         done = record.done()
         tasks = _tasks(recipe, train, store, census, done)
         finished = sum(entry["samples"] for name, entry in done.items() if name != _VALIDATE)
@@ -141,7 +142,7 @@ def augment(
         for _ in track(written, "samples", settings.samples, "samples", done=finished):
             pass
     if _VALIDATE not in done:
-        _draw_validation(record, store, volumes, roles, geometry, settings.tile)
+        _draw_validation(record, store, volumes, roles, geometry, tile)
     done = record.done()
     total = sum(census.voxels)
     SamplesFile(
@@ -157,8 +158,8 @@ def augment(
             {"name": v.name, "role": role, "image_digest": v.image_digest, "labels_digest": v.labels_digest}
             for v, role in zip(volumes, roles, strict=True)
         ),
-        tile=settings.tile,
-        border=geometry.border[1:],
+        tile=tile,
+        border=geometry.border,
         seed=seed,
         settings=settings.model_dump(mode="json"),
         version=unetpipe.__version__,
@@ -190,10 +191,10 @@ def draw_shard(task: Task) -> int:
 def draw_sample(
     image: Image, labels: zarr.Array[Any], centre: Shape, seed: int, recipe: Recipe
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float16]]:
-    """One sample: encoded grey values (y, x), and class indices and weights (y', x') of what the network gives.
+    """One sample: encoded grey values (z, y, x), and class indices and weights (z', y', x') of what the network gives.
 
     Image and labels are read at the same places, the image linearly, the labels at the nearest voxel; beyond the volume
-    both are mirrored.
+    both are mirrored. Every section is deformed and re-lit alike.
 
     Parameters
     ----------
@@ -203,23 +204,27 @@ def draw_sample(
         The (z, y, x) of the voxel at the centre, before it is shifted.
     """
     settings = recipe.settings
-    border = recipe.geometry.border[1]
+    depth, y, x = recipe.tile
+    border = recipe.geometry.border[1:]
     # Cells beyond what the network gives count for the border term, those beyond what it sees do not.
-    margin = 0 if recipe.term is None else min(border, recipe.term.reach)
+    reach = 0 if recipe.term is None else recipe.term.reach
+    margin = (min(border[0], reach), min(border[1], reach))
     rng = np.random.default_rng([seed, _LOOK])
-    coordinates = Deformation.draw(settings, rng).coordinates(settings.tile)  # (2, y, x)
-    region, places = enclosing(coordinates, centre)
-    grey = linear(image.read(region)[0], places)
+    coordinates = Deformation.draw(settings, rng).coordinates((y, x))  # (2, y, x)
+    region, places = enclosing(coordinates, centre, depth)
+    grey = linear(image.read(region), places)
     grey = Grey.draw(settings, rng).apply(grey, rng)
-    cut = slice(border - margin, margin - border or None)
-    region, places = enclosing(coordinates[:, cut, cut], centre)
-    label = nearest(read_labels(labels, region, image.volume.shape)[0], places)
+    rows, columns = (slice(b - m, m - b or None) for b, m in zip(border, margin, strict=True))
+    region, places = enclosing(coordinates[:, rows, columns], centre, recipe.geometry.output(recipe.tile)[0])
+    label = nearest(read_truth(labels, region, image.volume), places)
     weight = weight_map(label, margin, recipe.classes, recipe.term)
-    inner = slice(margin, -margin or None)
-    return encode(grey), label[inner, inner], weight
+    rows, columns = (slice(m, -m or None) for m in margin)
+    return encode(grey), label[:, rows, columns], weight
 
 
-def _recipe(settings: Augment, geometry: Geometry, classes: Sequence[str], census: Census, seed: int) -> Recipe:
+def _recipe(
+    settings: Augment, geometry: Geometry, tile: Shape, classes: Sequence[str], census: Census, seed: int
+) -> Recipe:
     term = None
     if settings.border_class is not None:
         term = BorderTerm(classes.index(settings.border_class), settings.border_weight, settings.border_sigma)
@@ -233,17 +238,17 @@ def _recipe(settings: Augment, geometry: Geometry, classes: Sequence[str], censu
                 f"weights end at {np.finfo(np.float16).max:g}; the class has {voxels} voxels of {sum(census.voxels)}",
                 "lower augment.class_balance or augment.border_weight",
             )
-    return Recipe(settings, geometry, tuple(weights.tolist()), term, seed)
+    return Recipe(settings, geometry, tile, tuple(weights.tolist()), term, seed)
 
 
-def _begin(store: Path, key: dict[str, Any], count: int, geometry: Geometry, tile: tuple[int, int]) -> Record:
+def _begin(store: Path, key: dict[str, Any], count: int, geometry: Geometry, tile: Shape) -> Record:
     """The record of what is in the store; both are made anew unless they are whole and were made for ``key``."""
     mark = digest_of(key)
     if made_for(store) != mark:
         # The record goes first: it never speaks of shards that are not there.
         if _progress(store).exists():
             shutil.rmtree(_progress(store))
-        create(store, count, tile, geometry.output((1, *tile))[1:], mark)
+        create(store, count, tile, geometry.output(tile), mark)
     return Record.open(_progress(store), key, "restart", f"the samples in {store}")
 
 
@@ -269,12 +274,12 @@ def _draw_validation(
     volumes: Sequence[VolumeFile],
     roles: Sequence[str],
     geometry: Geometry,
-    tile: tuple[int, int],
+    tile: Shape,
 ) -> None:
     first = roles.count("train")
-    output = geometry.output((1, *tile))[1:]
+    output = geometry.output(tile)
     images, labels, sources = [], [], []
-    for image, label, (volume, *rest) in labelled_tiles(volumes[first:], geometry, (1, *tile), _VALIDATION_TILES):
+    for image, label, (volume, *rest) in labelled_tiles(volumes[first:], geometry, tile, _VALIDATION_TILES):
         images.append(encode(image))
         labels.append(label)
         sources.append((first + volume, *rest))

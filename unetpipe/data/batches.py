@@ -21,7 +21,7 @@ from unetpipe.volume import IGNORE
 _MOST_BYTES_IN_MEMORY = 1 << 30
 _BATCHES_AHEAD = 2
 
-_ORDER, _TURNS = 0, 1
+_ORDER, _TURNS, _UPSIDE_DOWN = 0, 1, 2
 """Streams of random numbers that one seed gives."""
 
 
@@ -29,8 +29,8 @@ _ORDER, _TURNS = 0, 1
 class Batch:
     """Samples as the loss takes them.
 
-    ``image``: (n, 1, y, x) float32, normalised grey values. ``label``: (n, y', x') int64, class indices, 0 where the
-    label is unknown. ``weight``: (n, y', x') float32, 0 where the label is unknown.
+    ``image``: (n, z, y, x) float32, normalised grey values. ``label``: (n, z', y', x') int64, class indices, 0 where
+    the label is unknown. ``weight``: (n, z', y', x') float32, 0 where the label is unknown.
     """
 
     image: NDArray[np.float32]
@@ -52,6 +52,8 @@ class Samples:
         self._truth = zarr.open_array(store / "validate" / "label", mode="r")
         self.count = arrays[0].shape[0]
         self.tiles = self._tiles.shape[0]
+        # Where a border differs along y and x, labels of square images are oblong, or the other way round.
+        self._square = all(y == x for y, x in (array.shape[2:] for array in arrays))
 
     def batches(self, steps: range, size: int, seed: int) -> Iterator[Batch]:
         """The batches of ``steps``; the next ones are read while one is in use."""
@@ -68,35 +70,36 @@ class Samples:
         """The ``size`` samples of a step: each pass takes all samples once, in an order of its own.
 
         Each is flipped and turned by one of the eight symmetries of the square; of those, a tile that is not square has
-        the four that keep its shape.
+        the four that keep its shape. One of several sections may be turned upside down too.
         """
         random = np.random.default_rng([seed, _TURNS, step])
+        upside_down = iter(np.random.default_rng([seed, _UPSIDE_DOWN, step]).integers(2, size=size))
         picks = []
         for position in range(step * size, (step + 1) * size):
             number, place = divmod(position, self.count)
             sample = int(_order(seed, number, self.count)[place])
-            picks.append((sample, bool(random.integers(2)), int(random.integers(4))))
+            picks.append((sample, bool(random.integers(2)), int(random.integers(4)), bool(next(upside_down))))
         image, label, weight = (
-            np.stack([_turned(np.asarray(array[sample]), flip, turns) for sample, flip, turns in picks])
+            np.stack(
+                [self._turned(np.asarray(array[sample]), flip, turns, down) for sample, flip, turns, down in picks]
+            )
             for array in (self._image, self._label, self._weight)
         )
         unknown = label == IGNORE
         return Batch(
-            image=decode(image)[:, None],
+            image=decode(image),
             label=np.where(unknown, 0, label).astype(np.int64),
             weight=np.where(unknown, np.float32(0), weight.astype(np.float32)),
         )
 
     def validation(self) -> Iterator[tuple[NDArray[np.float32], NDArray[np.uint8]]]:
-        """The tiles of the validation volumes, one by one: (1, 1, y, x) float32, and their labels (1, y', x') uint8."""
+        """The tiles of the validation volumes, one by one: (1, z, y, x) float32, and labels (1, z', y', x') uint8."""
         for tile in range(self.tiles):
-            yield decode(np.asarray(self._tiles[tile])[None, None]), np.asarray(self._truth[tile])[None]
+            yield decode(np.asarray(self._tiles[tile])[None]), np.asarray(self._truth[tile])[None]
 
-
-def _turned(plane: NDArray[Any], flip: bool, turns: int) -> NDArray[Any]:
-    square = plane.shape[0] == plane.shape[1]
-    plane = np.rot90(plane, turns if square else 2 * (turns % 2))
-    return plane[:, ::-1] if flip else plane
+    def _turned(self, voxels: NDArray[Any], flip: bool, turns: int, upside_down: bool) -> NDArray[Any]:
+        voxels = np.rot90(voxels, turns if self._square else 2 * (turns % 2), axes=(1, 2))
+        return voxels[:: -1 if upside_down else 1, :, :: -1 if flip else 1]
 
 
 @functools.lru_cache(maxsize=2)

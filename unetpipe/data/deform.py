@@ -1,7 +1,8 @@
 """Elastic deformation with shift, rotation and scale: where each voxel of a sample comes from.
 
 As in arXiv:1505.04597, section 3.1: random displacement vectors on a coarse grid over the tile, Gaussian, interpolated
-bicubically to a displacement per voxel. Everything lies within one section.
+bicubically to a displacement per voxel. Everything lies within a section, and all sections of a sample are deformed
+alike: a section is a cut, and nothing is bent along z.
 """
 
 import math
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unetpipe.config import Augment
-from unetpipe.grid import Region
+from unetpipe.grid import Region, Shape
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -86,47 +87,50 @@ def cubic_weights(size: int, points: int) -> NDArray[np.float64]:
     return result
 
 
-def enclosing(coordinates: NDArray[np.float32], centre: tuple[int, int, int]) -> tuple[Region, NDArray[np.float32]]:
-    """The region (one section) in which ``coordinates`` about ``centre`` (z, y, x) lie, and coordinates within it.
+def enclosing(coordinates: NDArray[np.float32], centre: Shape, depth: int) -> tuple[Region, NDArray[np.float32]]:
+    """The region in which ``coordinates`` (2, y, x) about ``centre`` (z, y, x) lie, and coordinates within it.
 
-    It is all that :func:`linear` and :func:`nearest` need; it can reach beyond the volume.
+    It has ``depth`` sections, of which that of the centre is number depth // 2. It is all that :func:`linear` and
+    :func:`nearest` need; it can reach beyond the volume.
     """
     start = np.floor(coordinates.min(axis=(1, 2)))
     inside = coordinates - start[:, None, None]
     # Linear interpolation looks at the next voxel, even where its weight is 0.
     shape = inside.max(axis=(1, 2)).astype(int) + 2
-    origin = (centre[0], centre[1] + int(start[0]), centre[2] + int(start[1]))
-    return Region.of(origin, (1, *shape)), inside
+    origin = (centre[0] - depth // 2, centre[1] + int(start[0]), centre[2] + int(start[1]))
+    return Region.of(origin, (depth, *shape)), inside
 
 
 def linear(source: NDArray[np.float32], coordinates: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Values of ``source`` (y, x) at ``coordinates`` (2, y', x'), interpolated linearly along y and x: (y', x').
+    """Values of ``source`` (z, y, x) at ``coordinates`` (2, y', x') of each section, linear along y and x: (z, y', x').
 
     The coordinates lie within ``source``, at least one voxel before its ends (see :func:`enclosing`). At whole
     coordinates the values are those of the voxels, bit for bit.
     """
-    result = np.empty(coordinates.shape[1:], np.float32)
-    width = source.shape[1]
-    flat = np.ascontiguousarray(source).ravel()
-    neighbours = [flat, flat[1:], flat[width:], flat[width + 1 :]]
-    for first in range(0, len(result), _ROWS):
+    result = np.empty((len(source), *coordinates.shape[1:]), np.float32)
+    width = source.shape[2]
+    sections = np.ascontiguousarray(source).reshape(len(source), -1)
+    for first in range(0, result.shape[1], _ROWS):
         rows = slice(first, first + _ROWS)
         whole = coordinates[:, rows].astype(np.int32)
         y, x = coordinates[:, rows] - whole.astype(np.float32)
         index = whole[0] * width + whole[1]
-        a, b, c, d = (neighbour.take(index) for neighbour in neighbours)
-        upper = a + x * (b - a)
-        lower = c + x * (d - c)
-        result[rows] = upper + y * (lower - upper)
+        for section, values in zip(sections, result, strict=True):
+            a, b, c, d = (section[offset:].take(index) for offset in (0, 1, width, width + 1))
+            upper = a + x * (b - a)
+            lower = c + x * (d - c)
+            values[rows] = upper + y * (lower - upper)
     return result
 
 
 def nearest(source: NDArray[Scalar], coordinates: NDArray[np.float32]) -> NDArray[Scalar]:
-    """Values of the voxels of ``source`` (y, x) nearest to ``coordinates`` (2, y', x'): (y', x')."""
-    result: NDArray[Any] = np.empty(coordinates.shape[1:], source.dtype)
-    flat = np.ascontiguousarray(source).ravel()
-    for first in range(0, len(result), _ROWS):
+    """Values of ``source`` (z, y, x) nearest to ``coordinates`` (2, y', x') of each section: (z, y', x')."""
+    result: NDArray[Any] = np.empty((len(source), *coordinates.shape[1:]), source.dtype)
+    sections = np.ascontiguousarray(source).reshape(len(source), -1)
+    for first in range(0, result.shape[1], _ROWS):
         rows = slice(first, first + _ROWS)
         y, x = np.rint(coordinates[:, rows]).astype(np.int32)
-        result[rows] = flat.take(y * source.shape[1] + x)
+        index = y * source.shape[2] + x
+        for section, values in zip(sections, result, strict=True):
+            values[rows] = section.take(index)
     return result

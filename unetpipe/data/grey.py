@@ -39,9 +39,9 @@ class Grey:
         return cls(blur, gamma, contrast, brightness, noise=rng.uniform(0.0, augment.noise))
 
     def apply(self, image: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-        """The changed ``image`` (y, x); without any change, its very values."""
+        """The changed ``image`` (z, y, x), each section by itself; without any change, its very values."""
         if self.blur > 0:
-            image = gaussian_filter(image, self.blur, mode="mirror")
+            image = gaussian_filter(image, self.blur, mode="mirror", axes=(1, 2))
         if self.gamma != 1:
             image = bend(image, self.gamma)
         image = image * np.float32(self.contrast) + np.float32(self.brightness)

@@ -76,7 +76,8 @@ def ingest(
         grey = stack.enter_context(open_source(image, cores))
         truth = stack.enter_context(open_source(labels, cores)) if labels else None
         _refuse_misfits(name, grey, truth, sections, range)
-        first, end = sections or (0, grey.shape[0])
+        image_sections = grey.shape[0]
+        first, end = sections or (0, image_sections)
         known_nm = _voxel_size(name, grey, voxel_size_nm)
         size_nm = known_nm or (1.0, 1.0, 1.0)
         origin_nm = (grey.origin_nm[0] + first * size_nm[0], *grey.origin_nm[1:])
@@ -140,6 +141,7 @@ def ingest(
             "image": image,
             "labels": labels,
             "sections": [first, end],
+            "image_sections": image_sections,
             "in_place": in_place,
             "voxel_size_known": known_nm is not None,
         },

@@ -3,9 +3,9 @@
 ``samples.zarr`` holds two groups, ``train`` and ``validate``, each with the arrays
 
 =========  ==================  =======  ==========================================================
-image      (n, y, x)           uint8    encoded grey values (:func:`encode`)
-label      (n, y', x')         uint8    class indices, 255 = ignored; the network's border less
-weight     (n, y', x')         float16  of each voxel in the loss; only in ``train``
+image      (n, z, y, x)        uint8    encoded grey values (:func:`encode`)
+label      (n, z', y', x')     uint8    class indices, 255 = ignored; the network's border less
+weight     (n, z', y', x')     float16  of each voxel in the loss; only in ``train``
 source     (n, 5)              int64    index of the volume, z, y, x of the centre, seed of the sample
 =========  ==================  =======  ==========================================================
 
@@ -15,7 +15,7 @@ The centre is voxel n // 2 of the tile along each axis. The index of a volume is
 
 import hashlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
 from unetpipe.files import read_json, write_json
+from unetpipe.grid import AXES, Shape
 from unetpipe.volume import open_writable, sync_shard
 
 SHARD = 8
@@ -62,7 +63,7 @@ class SamplesFile:
     ``train`` and ``validate`` are counts of samples; ``digest`` is of all their bytes. ``voxels``, ``frequency`` and
     ``weight`` (w_c) are of each class in the labelled voxels of the training volumes, missing sections left out.
     ``volumes`` are name, role and digests, in the order to which ``source`` refers. ``tile`` and ``border`` are
-    (y, x) in voxels; ``settings`` are those of ``augment``.
+    (z, y, x) in voxels; ``settings`` are those of ``augment``.
     """
 
     store: str
@@ -74,8 +75,8 @@ class SamplesFile:
     frequency: Mapping[str, float]
     weight: Mapping[str, float]
     volumes: tuple[Mapping[str, Any], ...]
-    tile: tuple[int, int]
-    border: tuple[int, int]
+    tile: Shape
+    border: Shape
     seed: int
     settings: Mapping[str, Any]
     version: str
@@ -93,13 +94,13 @@ class SamplesFile:
         write_json(path, asdict(self))
 
 
-def create(store: Path, count: int, tile: Sequence[int], output: Sequence[int], key: str) -> None:
+def create(store: Path, count: int, tile: Shape, output: Shape, key: str) -> None:
     """A new store for ``count`` training samples at ``store``; what was there is gone.
 
     Parameters
     ----------
     tile, output:
-        Voxels (y, x) of image, and of label and weight.
+        Voxels (z, y, x) of image, and of label and weight.
     key:
         Marks what the store was made for (see :func:`made_for`).
     """
@@ -142,9 +143,7 @@ def write_shard(store: Path, group: str, start: int, arrays: Mapping[str, NDArra
     return digest.hexdigest()
 
 
-def write_validation(
-    store: Path, tile: Sequence[int], output: Sequence[int], arrays: Mapping[str, NDArray[Any]]
-) -> str:
+def write_validation(store: Path, tile: Shape, output: Shape, arrays: Mapping[str, NDArray[Any]]) -> str:
     """Write the whole group ``validate`` anew, from ``image``, ``label`` and ``source``; gives its digest."""
     count = len(arrays["image"])
     _create_arrays(zarr.open_group(store, mode="r+"), "validate", count, tile, output, weighted=False)
@@ -155,23 +154,21 @@ def write_validation(
     return digest.hexdigest()
 
 
-def _create_arrays(
-    parent: zarr.Group, name: str, count: int, tile: Sequence[int], output: Sequence[int], *, weighted: bool
-) -> None:
+def _create_arrays(parent: zarr.Group, name: str, count: int, tile: Shape, output: Shape, *, weighted: bool) -> None:
     group = parent.create_group(name, overwrite=True)
-    planes: list[tuple[str, str, Sequence[int]]] = [("image", "uint8", tile), ("label", "uint8", output)]
+    kinds: list[tuple[str, str, Shape]] = [("image", "uint8", tile), ("label", "uint8", output)]
     if weighted:
-        planes.append(("weight", "float16", output))
-    for array, dtype, plane in planes:
+        kinds.append(("weight", "float16", output))
+    for array, dtype, shape in kinds:
         group.create_array(
             array,
-            shape=(count, *plane),
+            shape=(count, *shape),
             dtype=dtype,
             # Training reads one sample at a time.
-            chunks=(1, *plane),
-            shards=(SHARD, *plane),
+            chunks=(1, *shape),
+            shards=(SHARD, *shape),
             compressors=ZstdCodec(level=1),
-            dimension_names=["sample", "y", "x"],
+            dimension_names=["sample", *AXES],
             # An absent shard is one that was never written, not one that happens to be empty.
             config={"write_empty_chunks": True},
         )

@@ -10,18 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unetpipe.grid import Geometry, Region, Shape
-from unetpipe.volume import IGNORE, Image, VolumeFile, open_array, read_labels
+from unetpipe.volume import IGNORE, Image, VolumeFile, open_array, read_truth
 
 NO_SEED = -1
 """In place of the seed of a sample: the tile is not augmented."""
 
 
 class LabelledTile(NamedTuple):
-    """A tile of one section.
+    """A tile of a volume.
 
-    ``image`` (y, x) holds normalised grey values. ``label`` (y', x'), the network's border less on each side, holds
-    class indices, :data:`unetpipe.volume.IGNORE` beyond the volume; None if the volume has no labels. ``source`` is
-    index of the volume, z, y, x of the centre (voxel n // 2 along each axis), :data:`NO_SEED`.
+    ``image`` (z, y, x) holds normalised grey values. ``label`` (z', y', x'), the network's border less on each side,
+    holds class indices, :data:`unetpipe.volume.IGNORE` beyond the volume and in missing sections; None if the volume
+    has no labels. ``source`` is index of the volume, z, y, x of the centre (voxel n // 2 along each axis),
+    :data:`NO_SEED`.
     """
 
     image: NDArray[np.float32]
@@ -31,16 +32,18 @@ class LabelledTile(NamedTuple):
 
 @dataclass(frozen=True)
 class _Cover:
-    """All tiles of one volume: those of each section that is not missing, side by side, aligned to the pooling."""
+    """All tiles of one volume, side by side, aligned to the pooling, but those that keep only missing sections."""
 
     volume: VolumeFile
     geometry: Geometry
     tile: Shape
 
     @cached_property
-    def sections(self) -> list[int]:
-        missing = set(self.volume.missing_sections)
-        return [z for z in range(self.volume.shape[0]) if z not in missing]
+    def starts(self) -> list[int]:
+        """Where tiles begin along z."""
+        there = np.setdiff1d(np.arange(self.volume.shape[0]), self.volume.missing_sections)
+        kept = self.geometry.kept(self.tile)[0]
+        return [int(start) * kept for start in np.unique(there // kept)]
 
     @cached_property
     def counts(self) -> tuple[int, int]:
@@ -48,14 +51,14 @@ class _Cover:
         return y, x
 
     def __len__(self) -> int:
-        return len(self.sections) * math.prod(self.counts)
+        return len(self.starts) * math.prod(self.counts)
 
     def write(self, number: int) -> Region:
         """What the network gives for a tile."""
-        section, place = divmod(number, math.prod(self.counts))
+        start, place = divmod(number, math.prod(self.counts))
         row, column = divmod(place, self.counts[1])
         _, kept_y, kept_x = self.geometry.kept(self.tile)
-        return Region.of((self.sections[section], row * kept_y, column * kept_x), self.geometry.output(self.tile))
+        return Region.of((self.starts[start], row * kept_y, column * kept_x), self.geometry.output(self.tile))
 
 
 def labelled_tiles(
@@ -63,13 +66,13 @@ def labelled_tiles(
 ) -> Iterator[LabelledTile]:
     """At most ``limit`` tiles, evenly spread over volumes, sections and positions; the same ones every time.
 
-    Missing sections are left out, and tiles of labelled volumes without a labelled voxel. The origin of every label
-    is a multiple of the pooling. Fewer tiles are the first of more.
+    Tiles of nothing but missing sections are left out, and those of labelled volumes without a labelled voxel. The
+    origin of every label is a multiple of the pooling. Fewer tiles are the first of more.
 
     Parameters
     ----------
     tile:
-        What the network reads (1, y, x).
+        What the network reads (z, y, x).
     """
     covers = [_Cover(volume, geometry, tile) for volume in volumes]
     images = [Image(volume) for volume in volumes]
@@ -87,13 +90,12 @@ def labelled_tiles(
         if array is not None:
             label = np.full(write.shape, IGNORE, np.uint8)
             inside = write.clip(volume.shape)
-            label[inside.relative_to(write.start).slices] = read_labels(array, inside, volume.shape)
+            label[inside.relative_to(write.start).slices] = read_truth(array, inside, volume)
             if (label == IGNORE).all():
                 continue
-            label = label[0]
         read = write.grow(geometry.border)
         z, y, x = (a + n // 2 for a, n in zip(read.start, read.shape, strict=True))
-        yield LabelledTile(images[index].read(read)[0], label, (index, z, y, x, NO_SEED))
+        yield LabelledTile(images[index].read(read), label, (index, z, y, x, NO_SEED))
         found += 1
 
 

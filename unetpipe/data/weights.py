@@ -81,11 +81,12 @@ def class_weights(voxels: Sequence[int], balance: float) -> NDArray[np.float64]:
 
 
 def weight_map(
-    labels: NDArray[np.uint8], margin: int, classes: Sequence[float], term: BorderTerm | None
+    labels: NDArray[np.uint8], margin: tuple[int, int], classes: Sequence[float], term: BorderTerm | None
 ) -> NDArray[np.float16]:
-    """The weight of every voxel of ``labels`` (y, x) but the outermost ``margin`` on each side.
+    """The weight of every voxel of ``labels`` (z, y, x) but the outermost ``margin`` (y, x) on each side.
 
-    Cells in the margin count for the border term: for the term of a larger section it must be as wide as the reach.
+    Every section for itself. Cells in the margin count for the border term: for the term of a larger section it must
+    be as wide as the reach.
 
     Parameters
     ----------
@@ -96,8 +97,9 @@ def weight_map(
     """
     table = np.zeros(256, np.float32)
     table[: len(classes)] = classes
-    inner = (slice(margin, labels.shape[0] - margin), slice(margin, labels.shape[1] - margin))
-    weights = table[labels[inner]]
+    inner = tuple(slice(m, n - m) for m, n in zip(margin, labels.shape[1:], strict=True))
+    weights = table[labels[:, *inner]]
     if term is not None:
-        weights += term.of(labels)[inner]
+        for section, there in zip(weights, labels, strict=True):
+            section += term.of(there)[inner]
     return weights.astype(np.float16)

@@ -14,7 +14,7 @@ from unetpipe.engines.contract import Profile
 from unetpipe.engines.select import choose
 from unetpipe.errors import UserError
 from unetpipe.files import digest, replacing, write_json
-from unetpipe.grid import MOST_KEPT
+from unetpipe.grid import triple
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def build_engine(
         JSON that says how it came about: the library and why it was taken, versions, digests, calls that it can take.
         It is written last.
     tile:
-        Input of the network in prediction, (y, x) voxels; None where it is chosen for each volume.
+        Input of the network in prediction, (z, y, x) voxels; None where it is chosen for each volume.
     batch:
         Tiles per call in prediction.
 
@@ -55,14 +55,14 @@ def build_engine(
     geometry = described.geometry
     profile = Profile(
         batch=(1, batch, max(batch, settings.max_batch)),
-        tile=geometry.tile_for((1, MOST_KEPT, MOST_KEPT))[1:] if tile is None else (tile[0], tile[1]),
+        tile=geometry.tile_for(geometry.most_kept) if tile is None else triple(tile),
     )
-    if not geometry.is_legal((1, *profile.tile)):
-        near = geometry.tile_for((1, *(n - 2 * b for n, b in zip(profile.tile, geometry.border[1:], strict=True))))
+    if not geometry.is_legal(profile.tile):
+        near = geometry.tile_for([max(1, n) for n in geometry.output(profile.tile)])
         raise UserError(
-            f"an engine was to be built for tiles of {list(profile.tile)} (y, x)",
+            f"an engine was to be built for tiles of {list(profile.tile)} (z, y, x)",
             "the network cannot take them",
-            f"set predict.tile to a size such as {list(near[1:])}, or leave it out",
+            f"set predict.tile to a size such as {list(near[3 - geometry.dimensions :])}, or leave it out",
         )
     choice = choose(settings.backend, onnx, profile, settings.compute_capabilities)
     log.info("building with %s: %s", choice.backend.name, choice.why)

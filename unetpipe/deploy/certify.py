@@ -26,8 +26,8 @@ log = logging.getLogger(__name__)
 
 _LEND_LABELS = ("validate", "train")
 
-_KEPT = 512
-"""Voxels that a free tile keeps along y and x at most: a whole small section, and soon done in PyTorch."""
+_MOST_KEPT = {2: (1, 512, 512), 3: (16, 128, 128)}
+"""By the network's dimensions, voxels (z, y, x) that a free tile keeps: many, and soon done in PyTorch."""
 
 
 def certify(
@@ -61,8 +61,8 @@ def certify(
     role:
         Of these volumes.
     tile:
-        Input of the network in prediction, (y, x) voxels; None where it is chosen for each volume. An engine that was
-        built for one tile alone gets that one.
+        Input of the network in prediction, (z, y, x) voxels; None where it is chosen for each volume. An engine that
+        was built for one tile alone gets that one.
     batch:
         Tiles per call in prediction.
     cores:
@@ -84,7 +84,7 @@ def certify(
         f"no class may be lower than with PyTorch in fp32 by more than {settings.iou_bound}"
     )
     torch.set_num_threads(cores)
-    with closing(load_engine(engine.parent, tile=shape[1:], batch=batch, threads=cores)) as fast:
+    with closing(load_engine(engine.parent, tile=shape, batch=batch, threads=cores)) as fast:
 
         def run(pool: list[VolumeFile]) -> Comparison:
             # All at once, so that their number is known: there can be fewer than the settings ask for.
@@ -142,17 +142,17 @@ def certify(
 def _tile(
     geometry: Geometry, profile: dict[str, Any] | None, tile: list[int] | None, volumes: list[VolumeFile]
 ) -> Shape:
-    """What network and engine read, (1, y, x)."""
+    """What network and engine read, (z, y, x)."""
     if profile is not None:
-        return triple([1, *profile["tile"]])
+        return triple(profile["tile"])
     if tile is not None:
-        return triple([1, *tile])
-    largest = (max(volume.shape[axis] for volume in volumes) for axis in (1, 2))
-    return geometry.tile_for((1, *(min(_KEPT, size) for size in largest)))
+        return triple(tile)
+    largest = (max(sizes) for sizes in zip(*(volume.shape for volume in volumes), strict=True))
+    return geometry.tile_for([min(most, n) for most, n in zip(_MOST_KEPT[geometry.dimensions], largest, strict=True)])
 
 
 def pytorch(network: UNet) -> Run:
-    """The network as the engines run: from (n, 1, y, x) to probabilities (n, classes, y', x'), in fp32.
+    """The network as the engines run: from (n, z, y, x) to probabilities (n, classes, z', y', x'), in fp32.
 
     On the CPU, whatever the engine runs on: there, no reduced form of fp32 such as TF32 comes in.
     """

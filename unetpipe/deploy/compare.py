@@ -14,7 +14,7 @@ from unetpipe.errors import UserError
 from unetpipe.metrics import confusion
 
 Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""From normalised grey values (n, 1, y, x) to probabilities (n, classes, y', x')."""
+"""From normalised grey values (n, z, y, x) to probabilities (n, classes, z', y', x')."""
 
 STEP = 1 / 255
 """Of the probabilities that a prediction stores, as bytes."""
@@ -88,7 +88,7 @@ class Comparison:
         }
 
     def add(self, tile: LabelledTile, pytorch: NDArray[np.float32], engine: NDArray[np.float32]) -> None:
-        """Count a tile with its two results (classes, y', x')."""
+        """Count a tile with its two results (classes, z', y', x')."""
         difference = np.abs(engine - pytorch)
         self.absolute = max(self.absolute, float(difference.max()))
         # Where PyTorch's probability is too small to be stored, the quotient is 0.
@@ -125,9 +125,9 @@ def compare(
     """
     result = Comparison(classes)
     for group in _groups(tiles, batch):
-        images = np.zeros((batch, 1, *group[0].image.shape), np.float32)
+        images = np.zeros((batch, *group[0].image.shape), np.float32)
         for slot, tile in enumerate(group):
-            images[slot, 0] = tile.image
+            images[slot] = tile.image
         ours, theirs = pytorch(images)[: len(group)], engine(images)[: len(group)]
         _check(ours, theirs, asked)
         for tile, one, other in zip(group, ours, theirs, strict=True):
@@ -157,7 +157,8 @@ def judge(comparison: Comparison, classes: Sequence[str], bound: float, asked: s
 def _check(pytorch: NDArray[np.float32], engine: NDArray[np.float32], asked: str) -> None:
     repair = "build the engine again, or choose another engine.backend; its log may tell more"
     if engine.shape != pytorch.shape:
-        raise UserError(asked, f"it gives the shape {engine.shape}, PyTorch {pytorch.shape} (n, class, y, x)", repair)
+        found = f"it gives the shape {engine.shape}, PyTorch {pytorch.shape} (n, class, z, y, x)"
+        raise UserError(asked, found, repair)
     # A comparison with NaN is false.
     wrong = np.count_nonzero(~((engine > -STEP / 2) & (engine < 1 + STEP / 2)))
     if wrong:

@@ -1,6 +1,7 @@
 """Write the trained network as an ONNX file, which every engine is made from."""
 
 import copy
+import itertools
 import json
 import logging
 import warnings
@@ -17,7 +18,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 import unetpipe
 from unetpipe.engines.onnx_file import IMAGE, PROBABILITY
 from unetpipe.files import digest, write_bytes, write_json
-from unetpipe.grid import Geometry
+from unetpipe.grid import AXES, Geometry
 from unetpipe.nets.checkpoint import load_checkpoint
 
 log = logging.getLogger(__name__)
@@ -28,14 +29,16 @@ _OPSET = 18
 _MOST = 1 << 20
 """Beyond any tile; the exporter wants a bound."""
 
+_NORMS = (nn.BatchNorm2d, nn.BatchNorm3d)
+
 
 def export(checkpoint: Path, onnx: Path, description: Path) -> None:
     """Back the rule ``export``.
 
-    The ONNX file takes ``image``, normalised grey values (n, 1, y, x) float32, and gives ``probability``
-    (n, classes, y - 2 * border, x - 2 * border) float32, which sum to 1 over the classes. Batch and tile are open;
-    legal tiles are those of the network. Batch normalisation is folded into the convolutions. The same checkpoint gives
-    the same bytes.
+    The ONNX file takes ``image``, normalised grey values (n, z, y, x) float32, and gives ``probability``
+    (n, classes, z', y', x') float32, twice the border less along each axis, which sum to 1 over the classes. Batch and
+    tile are open, but for the z of a 2D network: it reads the sections that it needs for one. Legal tiles are those of
+    the network. Batch normalisation is folded into the convolutions. The same checkpoint gives the same bytes.
 
     Parameters
     ----------
@@ -57,7 +60,7 @@ def export(checkpoint: Path, onnx: Path, description: Path) -> None:
         "classes": trained["classes"],
         "geometry": asdict(network.geometry),
         "normalisation": trained.get("normalisation"),
-        "network": trained["network"],
+        "network": network.settings.model_dump(mode="json"),
         "precision": "fp32",
         "checkpoint_digest": digest(checkpoint),
         "opset": _OPSET,
@@ -83,15 +86,16 @@ def export(checkpoint: Path, onnx: Path, description: Path) -> None:
 def to_onnx(network: nn.Module, geometry: Geometry, metadata: dict[str, Any]) -> onnx_format.ModelProto:
     """The network with softmax as an ONNX model; ``metadata`` is JSON data for its properties.
 
-    ``network`` gives logits (n, classes, y', x') for an image (n, 1, y, x), with the border of ``geometry``.
+    ``network`` gives logits (n, classes, z', y', x') for an image (n, z, y, x), with the border of ``geometry``.
     """
     model = _trace(_Probability(fold(network)).eval(), geometry)
     _anonymise(model)
-    batch, _, *open_sizes = model.graph.input[0].type.tensor_type.shape.dim
+    batch, *sizes = model.graph.input[0].type.tensor_type.shape.dim
     result, _, *result_sizes = model.graph.output[0].type.tensor_type.shape.dim
     batch.dim_param = result.dim_param = "n"
-    for name, border, size, result_size in zip("yx", geometry.border[1:], open_sizes, result_sizes, strict=True):
-        size.dim_param, result_size.dim_param = name, f"{name} - {2 * border}"
+    for axis in _open_axes(geometry):
+        name, border = AXES[axis], geometry.border[axis]
+        sizes[axis].dim_param, result_sizes[axis].dim_param = name, f"{name} - {2 * border}" if border else name
     model.producer_name, model.producer_version = "unetpipe", unetpipe.__version__
     model.graph.name = "unetpipe"
     for key, value in sorted(metadata.items()):
@@ -113,9 +117,9 @@ def fold(network: nn.Module) -> nn.Module:
     for block in [module for module in folded.modules() if isinstance(module, nn.Sequential)]:
         for index in range(len(block) - 1):
             convolution, norm = block[index], block[index + 1]
-            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            if isinstance(convolution, nn.Conv2d | nn.Conv3d) and isinstance(norm, _NORMS):
                 block[index], block[index + 1] = fuse_conv_bn_eval(convolution, norm), nn.Identity()
-    left = [name for name, module in folded.named_modules() if isinstance(module, nn.BatchNorm2d)]
+    left = [name for name, module in folded.named_modules() if isinstance(module, _NORMS)]
     if left:
         raise ValueError(f"batch normalisation without a convolution before it: {', '.join(left)}")
     return folded.float()
@@ -132,15 +136,23 @@ class _Probability(nn.Module):
         return torch.softmax(self.network(image), dim=1)
 
 
+def _open_axes(geometry: Geometry) -> range:
+    """Along z, a 2D network takes one size alone."""
+    return range(3 - geometry.dimensions, 3)
+
+
 def _trace(network: nn.Module, geometry: Geometry) -> onnx_format.ModelProto:
-    sizes, example = {}, [2, 1]
-    for axis, name in enumerate("yx", start=1):
+    smallest = geometry.tile_for((1, 1, 1))
+    sizes, example = {}, [2, *smallest]
+    for axis in _open_axes(geometry):
         base, pooling = geometry.base[axis], geometry.pooling[axis]
-        least = (geometry.tile_for((1, 1, 1))[axis] - base) // pooling
+        count = (smallest[axis] - base) // pooling
         # Legal sizes alone; for others the exporter would have to prove that levels fit together.
-        sizes[axis + 1] = pooling * Dim(f"k_{name}", min=least, max=_MOST) + base
-        # Two equal sizes would be taken for one.
-        example.append(base + pooling * (least + axis))
+        open_size = Dim(f"k_{AXES[axis]}", min=count, max=_MOST)
+        sizes[axis + 1] = open_size if (base, pooling) == (0, 1) else pooling * open_size + base
+        # Two equal sizes would be taken for one, and a size of 1 for fixed.
+        taken = {1, *example[: axis + 1]}
+        example[axis + 1] = next(n for n in itertools.count(smallest[axis] + pooling, pooling) if n not in taken)
     shapes = {IMAGE: {0: Dim("n", min=1, max=_MOST), **sizes}}
     logger = logging.getLogger("torch.onnx")
     level = logger.level

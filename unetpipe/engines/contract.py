@@ -5,7 +5,9 @@ as NumPy arrays:
 
 ::
 
-    image (n, 1, y, x) float32  -->  probability (n, classes, y - 2 * border, x - 2 * border) float32
+    image (n, z, y, x) float32  -->  probability (n, classes, z', y', x') float32
+
+z', y', x' are twice the border less. A network of 2 dimensions reads as many sections as it sees and gives one.
 
 The law that all of them are held to: a voxel of the result depends on the voxels that the network sees for it, never on
 the shape of the call, its place in the batch, or the number of threads.
@@ -20,6 +22,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from unetpipe.grid import Shape
+
 Purpose = Literal["build", "run"]
 Facts = dict[str, Any]
 """JSON data."""
@@ -29,12 +33,12 @@ Facts = dict[str, Any]
 class Profile:
     """The calls that an engine is built for.
 
-    ``batch``: least, usual and most tiles per call. ``tile``: input of the network along (y, x) in voxels. The tile is
-    fixed, because a compiler that is free in both writes other bytes every time, and slower kernels.
+    ``batch``: least, usual and most tiles per call. ``tile``: input of the network along (z, y, x) in voxels. The tile
+    is fixed, because a compiler that is free in both writes other bytes every time, and slower kernels.
     """
 
     batch: tuple[int, int, int]
-    tile: tuple[int, int]
+    tile: Shape
 
     def __post_init__(self) -> None:
         least, usual, most = self.batch
@@ -42,8 +46,8 @@ class Profile:
             raise ValueError(f"a profile for batches of {self.batch} (least, usual, most)")
 
     def shapes(self) -> tuple[tuple[int, int, int, int], ...]:
-        """Least, usual and largest input (n, 1, y, x)."""
-        return tuple((n, 1, *self.tile) for n in self.batch)
+        """Least, usual and largest input (n, z, y, x)."""
+        return tuple((n, *self.tile) for n in self.batch)
 
 
 class Engine(ABC):
@@ -56,7 +60,7 @@ class Engine(ABC):
     device:
         What it runs on, in words.
     shape:
-        The shape (n, 1, y, x) of every call.
+        The shape (n, z, y, x) of every call.
     """
 
     def __init__(self, library: str, device: str, shape: tuple[int, int, int, int]) -> None:
@@ -65,7 +69,7 @@ class Engine(ABC):
         self.shape = shape
 
     def run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Probabilities (n, classes, y', x') of ``batch`` (n, 1, y, x); ValueError if it is not of :attr:`shape`."""
+        """Probabilities (n, classes, z', y', x') of ``batch`` (n, z, y, x); ValueError if not of :attr:`shape`."""
         return next(self.stream([batch]))
 
     def stream(self, batches: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
@@ -119,8 +123,8 @@ class Backend(Protocol):
             If the library cannot build it.
         """
 
-    def load(self, engine: Path, tile: tuple[int, int], batch: int, threads: int) -> Engine:
-        """The engine for calls of ``batch`` tiles of ``tile`` (y, x), with so many CPU threads.
+    def load(self, engine: Path, tile: Shape, batch: int, threads: int) -> Engine:
+        """The engine for calls of ``batch`` tiles of ``tile`` (z, y, x), with so many CPU threads.
 
         Raises
         ------

@@ -103,7 +103,7 @@ class _Slot:
         context.set_tensor_address(onnx_file.PROBABILITY, self._output.device)
 
     def start(self, batch: NDArray[np.float32]) -> None:
-        """Queue one call; ``batch`` (n, 1, y, x) is read before this returns."""
+        """Queue one call; ``batch`` (n, z, y, x) is read before this returns."""
         # A call that nobody collected may still read the buffer.
         _ask(runtime.cudaStreamSynchronize(self._queue))
         self._input.host[...] = batch

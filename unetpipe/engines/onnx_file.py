@@ -9,13 +9,13 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from unetpipe.errors import UserError
-from unetpipe.grid import Geometry, triple
+from unetpipe.grid import Geometry
 
 IMAGE = "image"
-"""The input: normalised grey values (n, 1, y, x)."""
+"""The input: normalised grey values (n, z, y, x)."""
 
 PROBABILITY = "probability"
-"""The output: (n, classes, y', x'), which sum to 1 over the classes."""
+"""The output: (n, classes, z', y', x'), which sum to 1 over the classes."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def read(path: Path) -> tuple[onnx.ModelProto, OnnxFile]:
         raise UserError(asked, f"it is no ONNX file ({error})", repair) from None
     try:
         metadata = {item.key: json.loads(item.value) for item in model.metadata_props}
-        geometry = Geometry(**{name: triple(value) for name, value in metadata["geometry"].items()})
+        geometry = Geometry.of(metadata["geometry"])
         described = OnnxFile(geometry, tuple(metadata["classes"]), metadata["precision"], metadata)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(asked, f"it does not describe a network of this version ({error!r})", repair) from None

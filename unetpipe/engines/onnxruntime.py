@@ -10,8 +10,13 @@ from numpy.typing import NDArray
 from unetpipe.engines import onnx_file
 from unetpipe.engines.contract import Engine, Facts, Profile, Purpose
 from unetpipe.engines.devices import Gpu, gpu, processor
-from unetpipe.engines.rewrite import convolve_to_upsample
+from unetpipe.engines.rewrite import convolve_sections, convolve_to_upsample, fill_channels
 from unetpipe.errors import UserError
+from unetpipe.grid import Shape
+
+_CHANNELS = 4
+_FEW_CHANNELS = 8
+"""Of input; see :func:`unetpipe.engines.rewrite.fill_channels`. The smallest registers hold 8."""
 
 _ERRORS_ALONE = 3
 """Severity of what is logged: ONNX Runtime writes past Python's logging."""
@@ -45,17 +50,18 @@ class OnnxRuntime:
     def build(self, onnx: Path, engine: Path, profile: Profile) -> Facts:
         """Write the network in operations that ONNX Runtime computes alike whatever the shape; see the contract."""
         model, _ = onnx_file.read(onnx)
-        engine.write_bytes(convolve_to_upsample(model).SerializeToString(deterministic=True))
+        model = fill_channels(convolve_sections(convolve_to_upsample(model)), _CHANNELS, _FEW_CHANNELS)
+        engine.write_bytes(model.SerializeToString(deterministic=True))
         # Whether ONNX Runtime knows all operations shows only here.
         self.load(engine, profile.tile, profile.batch[1], threads=1).close()
         return {"profile": None}
 
-    def load(self, engine: Path, tile: tuple[int, int], batch: int, threads: int) -> Engine:
+    def load(self, engine: Path, tile: Shape, batch: int, threads: int) -> Engine:
         """See the contract."""
         import onnxruntime
         from onnxruntime.capi import onnxruntime_pybind11_state as failures
 
-        shape = (batch, 1, *tile)
+        shape = (batch, *tile)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -64,7 +70,8 @@ class OnnxRuntime:
         options.use_deterministic_compute = True
         # Threads that wait in a loop take the processor from the workers beside this one.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        for name, size in zip(("n", "y", "x"), (batch, *tile), strict=True):
+        # Where the network leaves a size open, it has the name of its axis.
+        for name, size in zip("nzyx", shape, strict=True):
             options.add_free_dimension_override_by_name(name, size)
         asked = f"{engine} was to be loaded by {_library()} for calls of {shape}"
         try:

@@ -12,6 +12,7 @@ from unetpipe.engines.contract import Engine, Facts, Profile, Purpose
 from unetpipe.engines.devices import processor
 from unetpipe.engines.rewrite import split_input_channels
 from unetpipe.errors import UserError
+from unetpipe.grid import Shape
 
 _MOST_CHANNELS = 128
 """See :func:`unetpipe.engines.rewrite.split_input_channels`."""
@@ -50,12 +51,12 @@ class OpenVINO:
         self.load(engine, profile.tile, profile.batch[1], threads=1).close()
         return {"profile": None}
 
-    def load(self, engine: Path, tile: tuple[int, int], batch: int, threads: int) -> Engine:
+    def load(self, engine: Path, tile: Shape, batch: int, threads: int) -> Engine:
         """See the contract."""
         import openvino
 
         _, described = onnx_file.read(engine)
-        shape = (batch, 1, *tile)
+        shape = (batch, *tile)
         try:
             core = openvino.Core()
             model = core.read_model(engine.read_bytes())

@@ -1,6 +1,7 @@
 """Which library an engine is built with, and opening an engine that was built."""
 
 import logging
+import math
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from unetpipe.engines.openvino import OpenVINO
 from unetpipe.engines.tensorrt import TensorRT
 from unetpipe.errors import UserError
 from unetpipe.files import digest, read_json
+from unetpipe.grid import Shape
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +34,9 @@ _CLEARLY_FASTER = 1.1
 
 _ROUNDS = 5
 _MOST_SECONDS = 10.0
-_MEASURED_VOXELS = 384
-"""Voxels that a measured tile keeps along y and x: enough for the speed per voxel to be that of larger ones."""
+_MEASURED = {2: (1, 384, 384), 3: (16, 96, 96)}
+"""By the network's dimensions, voxels (z, y, x) that a measured tile keeps: enough for the speed per voxel to be that
+of larger ones."""
 
 
 def backend(name: str, capabilities: Sequence[str] = ()) -> Backend:
@@ -115,9 +118,9 @@ def measure(names: Sequence[str], onnx: Path, profile: Profile) -> dict[str, Fac
     machine slows all of them, and the best of some rounds counts.
     """
     _, described = onnx_file.read(onnx)
-    tile = described.geometry.tile_for((1, _MEASURED_VOXELS, _MEASURED_VOXELS))[1:]
-    tile = min(tile, profile.tile, key=lambda shape: shape[0] * shape[1])
-    image = np.random.default_rng(0).standard_normal((1, 1, *tile)).astype(np.float32)
+    geometry = described.geometry
+    tile = min(geometry.tile_for(_MEASURED[geometry.dimensions]), profile.tile, key=math.prod)
+    image = np.random.default_rng(0).standard_normal((1, *tile)).astype(np.float32)
     found: dict[str, Facts] = {}
     engines: dict[str, Engine] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -149,18 +152,18 @@ def measure(names: Sequence[str], onnx: Path, profile: Profile) -> dict[str, Fac
             "tile": list(tile),
             "threads": 1,
         }
-        log.info("%s: %.3f s for a tile of %d x %d", engine.library, best[name], *tile)
+        log.info("%s: %.3f s for a tile of %d x %d x %d", engine.library, best[name], *tile)
         engine.close()
     return {name: found[name] for name in names}
 
 
-def load_engine(folder: Path, *, tile: tuple[int, int], batch: int, threads: int) -> Engine:
+def load_engine(folder: Path, *, tile: Shape, batch: int, threads: int) -> Engine:
     """The engine in ``folder``, which ``build_engine`` has filled.
 
     Parameters
     ----------
     tile:
-        Input of the network along (y, x), in voxels.
+        Input of the network along (z, y, x), in voxels.
     batch:
         Tiles per call.
     threads:
@@ -206,12 +209,12 @@ def read_build(folder: Path) -> dict[str, Any]:
     return build
 
 
-def _check_call(asked: str, profile: Mapping[str, Any] | None, tile: tuple[int, int], batch: int) -> None:
+def _check_call(asked: str, profile: Mapping[str, Any] | None, tile: Shape, batch: int) -> None:
     if profile is None:
         return
     if list(tile) != profile["tile"]:
         raise UserError(
-            f"{asked} for tiles of {list(tile)} (y, x)",
+            f"{asked} for tiles of {list(tile)} (z, y, x)",
             f"it was built for tiles of {profile['tile']}",
             "set predict.tile, for which the engine is built",
         )

@@ -17,6 +17,7 @@ from unetpipe.engines import onnx_file
 from unetpipe.engines.contract import Engine, Facts, Profile, Purpose
 from unetpipe.engines.devices import gpu
 from unetpipe.errors import UserError
+from unetpipe.grid import Shape
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +106,7 @@ class TensorRT:
             "signature": wanted,
         }
 
-    def load(self, engine: Path, tile: tuple[int, int], batch: int, threads: int) -> Engine:  # noqa: ARG002 – a GPU
+    def load(self, engine: Path, tile: Shape, batch: int, threads: int) -> Engine:  # noqa: ARG002 – a GPU
         """See the contract."""
         from unetpipe.engines.cuda import CudaEngine
 
@@ -122,7 +123,7 @@ class TensorRT:
             messages=_messages(trt),
             library=self._library(),
             device=str(gpu()),
-            shape=(batch, 1, *tile),
+            shape=(batch, *tile),
         )
 
     def _module(self) -> Any:

@@ -1,11 +1,12 @@
-"""What is reached without learning: Gaussian blur and Otsu's threshold. A network must beat it.
+"""What is reached without learning: blur and Otsu's threshold, and one class for all. A network must beat both.
 
-Each section is blurred, and one threshold parts the voxels of the whole volume into dark and bright. Which class is
-the dark one and which the bright one is chosen by looking at the truth: the pair with the best mean IoU counts. That
-is generous to the baseline. With more than two classes the others are never predicted.
+For the first, each section is blurred, and one threshold parts the voxels of the whole volume into dark and bright.
+Which class is the dark one and which the bright one is chosen by looking at the truth: the pair with the best mean IoU
+counts. That is generous to the baseline. With more than two classes the others are never predicted. All that is needed
+is one table, blurred grey value by true class, and tables of parts add up: the result is exact however the volume is
+cut.
 
-All that is needed is one table, blurred grey value by true class, and tables of parts add up: the result is exact
-however the volume is cut.
+The second needs only how many voxels each class has. It shows how much of a score comes from these shares alone.
 """
 
 import itertools
@@ -131,3 +132,29 @@ def summary(counts: confusion.Table, classes: Sequence[str], sigma: float) -> di
         "bright": classes[best[1]],
         **confusion.summary(table(best), classes),
     }
+
+
+def one_class(table: confusion.Table, classes: Sequence[str]) -> dict[str, Any]:
+    """Scores where every voxel is given to one class, as JSON data: the class for which the mean IoU is the best.
+
+    Only the class itself has an IoU above 0, its share of the voxels, and the mean is over the classes of the truth.
+    So it is the class with the most voxels, the first of equals; where nothing is scored, the first class.
+
+    Parameters
+    ----------
+    table:
+        (classes, classes), of any prediction (see :func:`unetpipe.metrics.confusion.count`): only the sums of its rows
+        matter, the voxels of each class.
+    classes:
+        Names in the order of the table.
+
+    Returns
+    -------
+    ``name``, ``class``, and what :func:`unetpipe.metrics.confusion.summary` gives.
+    """
+    voxels = table.sum(axis=1)
+    best = int(np.argmax(voxels))
+    predicted = np.zeros_like(table)
+    predicted[:, best] = voxels
+    name = classes[best]
+    return {"name": f"all voxels {name}", "class": name, **confusion.summary(predicted, classes)}

@@ -62,7 +62,9 @@ def load_checkpoint(path: Path) -> tuple[UNet, dict[str, Any]]:
     """The network, in evaluation mode on the CPU, and its metadata; UserError as :func:`read_metadata`."""
     metadata = read_metadata(path)
     try:
-        network = UNet(Network.model_validate(metadata["network"]), len(metadata["classes"]))
+        # Strict JSON: lists may stand for tuples. A checkpoint that knows less has the defaults of what came later.
+        settings = Network.model_validate_json(json.dumps(metadata["network"]))
+        network = UNet(settings, len(metadata["classes"]))
     except (ValidationError, KeyError) as error:
         raise UserError(
             f"the checkpoint {path} was to be loaded",

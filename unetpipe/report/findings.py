@@ -6,6 +6,7 @@ from typing import Any
 
 from unetpipe.report.collect import ROLES, Run
 from unetpipe.report.text import listed, short
+from unetpipe.selection import Selection
 
 _BACKENDS = {
     "onnxruntime": "ONNX Runtime",
@@ -35,7 +36,7 @@ def find(run: Run) -> Verdict:
     roles = [score["role"] for score in run.scores.values()]
     return Verdict(
         role=min(roles, key=ROLES.index) if roles else None,
-        sentence=_against_baseline(run),
+        sentence=_against_baselines(run),
         engine=_engine(run),
         caveats=_caveats(run),
         reasons={name: missing_scores(score) for name, score in run.scores.items()},
@@ -43,32 +44,60 @@ def find(run: Run) -> Verdict:
 
 
 def missing_scores(score: Mapping[str, Any]) -> list[str]:
-    """Why scores of a volume, or of the baseline on it, are None; one sentence for each reason."""
+    """Why scores of a volume, or of the baselines on it, are None; one sentence for each reason."""
+    segments = score["segments"]
+    reasons = [] if segments["left_out"] is None else [f"– {segments['left_out']}"]
     if score["mean_iou"] is None:
-        return ["– No voxel is scored: all labels are to be ignored."]
-    reasons = []
+        return [*reasons, "– No voxel is scored: all labels are to be ignored."]
     for name, values in score["classes"].items():
         if values["iou"] is None:
             reasons.append(f"– {name}: neither in the truth nor in the prediction, and not in the means.")
+        elif values["recall"] is None:
+            reasons.append(f"– {name}: not in the truth, so there is no recall, average precision or best threshold.")
         elif values["precision"] is None:
             reasons.append(f"– {name}: never predicted, so there is no precision.")
-        elif values["recall"] is None:
-            reasons.append(f"– {name}: not in the truth, so there is no recall.")
         if score["baseline"]["classes"][name]["iou"] is None and values["iou"] is not None:
             reasons.append(f"– {name}: not in the truth, nor predicted by the baseline.")
+    if segments["sections"]["best"]["v_rand"] is None:
+        reasons.append(f"– {segments['objects']}: not in the truth, so there are no segments to score.")
     return reasons
 
 
-def _against_baseline(run: Run) -> str:
+def _against_baselines(run: Run) -> str:
     scored = {name: score for name, score in run.scores.items() if score["mean_iou"] is not None}
     if not scored:
         return "Nothing was scored: no predicted volume has labels."
-    behind = [name for name, score in scored.items() if score["mean_iou"] <= score["baseline"]["mean_iou"]]
     baseline = next(iter(scored.values()))["baseline"]["name"]
-    if behind:
-        return f"The network does not beat the baseline ({baseline}) on {listed(behind)}."
-    each = "on each scored volume" if len(scored) > 1 else f"on {next(iter(scored))}"
-    return f"The network beats the baseline ({baseline}) {each}."
+    behind = [
+        name
+        for name, score in scored.items()
+        if score["mean_iou"] <= max(score["baseline"]["mean_iou"], score["one_class"]["mean_iou"])
+    ]
+    both = f"({baseline}; all voxels in one class)"
+    said = (
+        f"In mean IoU, the network does not beat both baselines {both} on {listed(behind)}."
+        if behind
+        else f"In mean IoU, the network beats both baselines {both} on {listed(list(scored))}."
+    )
+    return " ".join([said, *_against_one_segment(scored)])
+
+
+def _against_one_segment(scored: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """How V_rand after thinning compares with that of a single segment; nothing, where no volume has it."""
+    by_threshold: dict[str, dict[str, bool]] = {}
+    for name, score in scored.items():
+        if score["v_rand"] is not None:
+            values = score["segments"]["thinned"]["at_validation"]
+            how = "best threshold, chosen with the truth at hand" if values is None else "threshold from validation"
+            value = score["v_rand"] if values is None else values["v_rand"]
+            by_threshold.setdefault(how, {})[name] = value > score["one_class"]["v_rand"]
+    said = []
+    for how, ahead in by_threshold.items():
+        behind = [name for name, better in ahead.items() if not better]
+        verb = "does not beat" if behind else "beats"
+        where = listed(behind or list(ahead))
+        said.append(f"In V_rand (thinned; {how}), it {verb} a single segment that holds all voxels on {where}.")
+    return said
 
 
 def _engine(run: Run) -> str:
@@ -106,12 +135,29 @@ def _caveats(run: Run) -> list[str]:
         caveats.append(
             "There is no validation volume: training was not ended early, and the weights are those of its last step."
         )
+    unchosen = [
+        name
+        for name, score in run.scores.items()
+        if score["role"] != "validate"
+        and score["segments"]["validation"] is None
+        and score["segments"]["sections"]["best"]["v_rand"] is not None
+    ]
+    if unchosen:
+        caveats.append(
+            f"No threshold was chosen on a validation volume: scores of segments of {listed(unchosen)} are those at "
+            "the threshold that is best for each, chosen with the truth at hand."
+        )
+    if without := [name for name, score in run.scores.items() if score["segments"]["left_out"] is not None]:
+        caveats.append(f"Without thinned scores of segments and warping error: {listed(without)}.")
     if run.certificate["tiles_from"] == "train":
         caveats.append("The engine was compared with PyTorch on data that the network was trained on.")
     if run.certificate["tiles_from"] == "unlabelled":
         caveats.append(
             "The engine was compared with PyTorch without labels: that both agree was shown, not how good they are."
         )
+    if parts := _parts(run):
+        scored = " Voxels outside of them are not scored." if run.scores else ""
+        caveats.append(f"Predicted in part, and 0 in all classes elsewhere: {listed(parts)}.{scored}")
     missing = [
         f"{len(volume.missing_sections)} of {volume.shape[0]} sections of {name}"
         for name, volume in run.volumes.items()
@@ -119,7 +165,19 @@ def _caveats(run: Run) -> list[str]:
     ]
     if missing:
         caveats.append(
-            f"Missing in the data, so that nothing was seen there: {listed(missing)}."
+            f"Missing in the data, and filled with the nearest section: {listed(missing)}."
             + (" Where there are labels, they are scored like others." if run.scores else "")
         )
     return caveats
+
+
+def _parts(run: Run) -> list[str]:
+    """Volumes of which only some blocks were to be predicted, and why."""
+    parts = []
+    for name, plan in run.allocated.items():
+        selection = Selection.read(plan)
+        if skipped := selection.total - selection.count:
+            why = [] if selection.region is None else [f"region {selection.region}"]
+            why += [] if selection.mask is None else [f"mask {selection.mask.address}"]
+            parts.append(f"{name} ({skipped} of {selection.total} blocks skipped: {', '.join(why)})")
+    return parts

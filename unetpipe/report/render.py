@@ -9,9 +9,10 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from unetpipe.files import write_bytes
-from unetpipe.report import environment, figures, pictures, text
+from unetpipe.report import environment, figures, pictures, score_figures, tables, text
 from unetpipe.report.collect import Run, collect, throughput
 from unetpipe.report.findings import find
+from unetpipe.report.planning import planned
 from unetpipe.report.samples import sample_pictures
 from unetpipe.report.sections import MOST_VOLUMES, gallery
 
@@ -105,9 +106,12 @@ def render(run: Run, command: str) -> str:
         roles=_ROLES,
         verdict=find(run),
         drawings={
-            "sections": {name: figures.per_section(run.scores[name]) for name in list(run.scores)[:MOST_VOLUMES]},
+            "scores": {
+                name: score_figures.of(run.scores[name], shown.colours) for name in list(run.scores)[:MOST_VOLUMES]
+            },
             "training": figures.training(run.history, training["best_step"] if training else None, shown.colours),
         },
+        tables=tables,
         gallery=shown,
         left_out=[name for name in run.allocated if name not in shown.crops],
         colours=shown.colours,
@@ -119,6 +123,7 @@ def render(run: Run, command: str) -> str:
         network=run.model["network"],
         training=training,
         throughput={name: throughput(jobs) for name, jobs in run.jobs.items()},
+        planned=planned(run.allocated, run.jobs),
         versions=environment.versions(),
         machine=environment.machine(),
         digests=digests(run),

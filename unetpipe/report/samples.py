@@ -16,7 +16,10 @@ _MOST_EDGE = 256
 
 @dataclass(frozen=True)
 class SamplePicture:
-    """A sample; its label and weight lie within the image: ``inside`` is (y, x, height, width), ``shape`` (y, x)."""
+    """The middle section of a sample, which is number ``section`` of its volume.
+
+    Its label and weight lie within the image: ``inside`` is (y, x, height, width), ``shape`` (y, x).
+    """
 
     number: int
     volume: str
@@ -48,18 +51,20 @@ def sample_pictures(samples: SamplesFile, paint: Mapping[int, pictures.Colour]) 
     count = min(_MOST, samples.train)
     shown = []
     for number in ((2 * part + 1) * samples.train // (2 * count) for part in range(count)):
-        step = math.ceil(max(samples.tile) / _MOST_EDGE)
-        weights = np.asarray(weight[number], np.float32)
+        step = math.ceil(max(samples.tile[1:]) / _MOST_EDGE)
+        # That of the centre, to which the source refers.
+        grey, index, weights = (np.asarray(array[number, array.shape[1] // 2]) for array in (image, label, weight))
+        weights = weights.astype(np.float32)
         volume, section = (int(value) for value in np.asarray(source[number])[:2])
         shown.append(
             SamplePicture(
                 number=number,
                 volume=samples.volumes[volume]["name"],
                 section=section,
-                shape=samples.tile,
-                inside=(*samples.border, *weights.shape),
-                image=pictures.grey(np.asarray(image[number])[::step, ::step]),
-                label=pictures.overlay(np.asarray(label[number])[::step, ::step], {**paint, IGNORE: pictures.IGNORED}),
+                shape=samples.tile[1:],
+                inside=(*samples.border[1:], *weights.shape),
+                image=pictures.grey(grey[::step, ::step]),
+                label=pictures.overlay(index[::step, ::step], {**paint, IGNORE: pictures.IGNORED}),
                 weight=pictures.heat(weights[::step, ::step], float(weights.max())),
                 highest_weight=float(weights.max()),
             )

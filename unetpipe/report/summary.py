@@ -7,7 +7,9 @@ from unetpipe.errors import UserError
 from unetpipe.files import read_json
 from unetpipe.report.collect import ROLES
 
-_HEADER = ("volume", "role", "mean IoU", "baseline")
+_HEADER = ("volume", "role", "mean IoU", "baseline", "V_rand", "V_info")
+_WORDS = 2
+"""Columns of text; all others hold numbers."""
 
 
 def summary(run_folder: Path) -> str:
@@ -33,7 +35,11 @@ def summary(run_folder: Path) -> str:
         )
     scores.sort(key=lambda score: ROLES.index(score["role"]))
     rows = [
-        (score["volume"], score["role"], _number(score["mean_iou"]), _number(score["baseline"]["mean_iou"]))
+        (
+            score["volume"],
+            score["role"],
+            *map(_number, (score["mean_iou"], score["baseline"]["mean_iou"], score["v_rand"], score["v_info"])),
+        )
         for score in scores
     ]
     lines = _aligned([_HEADER, *rows]) if rows else ["no volume was scored: none of those predicted has labels"]
@@ -46,11 +52,11 @@ def _number(value: float | None) -> str:
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of columns: text to the left, numbers (the last two columns) to the right."""
+    """Lines of columns: text to the left, numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
-            cell.ljust(width) if number < len(widths) - 2 else cell.rjust(width)
+            cell.ljust(width) if number < _WORDS else cell.rjust(width)
             for number, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         for row in rows

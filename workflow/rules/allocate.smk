@@ -1,6 +1,7 @@
 rule allocate:
     """Plan the prediction of a volume and make an empty store for it, once."""
     input:
+        mask_files,
         volume=f"{RESULTS}/volumes/{{volume}}/volume.json",
         certificate=f"{ENGINE}/certificate.json",
     output:
@@ -11,15 +12,23 @@ rule allocate:
         f"{RESULTS}/benchmarks/allocate/{{volume}}.tsv"
     conda:
         "../envs/unetpipe.yaml"
-    threads: 1
+    # The engine is measured with all workers at once.
+    threads: CORES
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=1000 + SETTINGS.predict.memory_mb * (SETTINGS.predict.workers or CORES),
+        # A mask is read once, and can be as large as the image.
+        runtime=lambda wildcards: 10 if SETTINGS.volumes[wildcards.volume].mask is None else 240,
     params:
         classes=list(SETTINGS.classes),
-        tile=SETTINGS.predict.tile,
+        tile=prediction_tile(),
         batch=SETTINGS.predict.batch,
+        most_batch=SETTINGS.engine.max_batch,
+        workers=SETTINGS.predict.workers,
+        memory_mb=SETTINGS.predict.memory_mb,
+        block_seconds=SETTINGS.predict.block_seconds,
         on_change=SETTINGS.predict.on_change,
+        region=region,
+        mask=lambda wildcards: SETTINGS.volumes[wildcards.volume].mask,
         version=__version__,
     script:
         "../scripts/allocate.py"

@@ -18,7 +18,7 @@ rule augment:
     params:
         store=f"{RESULTS}/samples.zarr",
         settings=plain(SETTINGS.augment),
-        depth=SETTINGS.network.depth,
+        network=plain(SETTINGS.network),
         classes=list(SETTINGS.classes),
         seed=SETTINGS.seed,
         version=__version__,

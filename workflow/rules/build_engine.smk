@@ -17,8 +17,8 @@ rule build_engine:
         runtime=60,
     params:
         settings=plain(SETTINGS.engine),
-        tile=SETTINGS.predict.tile,
-        batch=SETTINGS.predict.batch,
+        tile=prediction_tile(),
+        batch=SETTINGS.predict.batch or 1,
         version=__version__,
     script:
         "../scripts/build_engine.py"

@@ -19,8 +19,8 @@ rule certify:
         runtime=60,
     params:
         role=SETTINGS.volumes[gate_volumes()[0]].role,
-        tile=SETTINGS.predict.tile,
-        batch=SETTINGS.predict.batch,
+        tile=prediction_tile(),
+        batch=SETTINGS.predict.batch or 1,
         settings=plain(SETTINGS.certify),
         version=__version__,
     script:

@@ -51,6 +51,18 @@ def source_files(wildcards):
     return files
 
 
+def mask_files(wildcards):
+    """The files whose change makes the blocks of a volume be chosen again."""
+    mask = SETTINGS.volumes[wildcards.volume].mask
+    return [] if mask is None else watched(mask)
+
+
+def region(wildcards):
+    """The part of a volume that is predicted, as plain lists; None for all of it."""
+    spans = SETTINGS.volumes[wildcards.volume].region
+    return None if spans is None else [list(span) for span in spans]
+
+
 def address(wildcards, kind):
     """Where the image or the labels of a volume are read from; None for none."""
     found = getattr(SETTINGS.volumes[wildcards.volume], kind)
@@ -70,6 +82,19 @@ def command():
 def gate_volumes():
     """The volumes whose tiles the engine is certified on: those to validate, else those to train, else all."""
     return SETTINGS.named("validate") or SETTINGS.named("train") or list(SETTINGS.volumes)
+
+
+def chosen_on(wildcards):
+    """Scores of the volumes to validate, for those of all others."""
+    if SETTINGS.volumes[wildcards.volume].role == "validate":
+        return []
+    return [f"{RESULTS}/scores/{name}.json" for name in SETTINGS.named("validate")]
+
+
+def prediction_tile():
+    """What the network reads in prediction, (z, y, x); None where it is chosen for each volume."""
+    tile = SETTINGS.predict.tile
+    return None if tile is None else list(SETTINGS.network.tile(tile))
 
 
 def plain(model):

@@ -4,6 +4,8 @@ rule evaluate:
         volume=f"{RESULTS}/volumes/{{volume}}/volume.json",
         allocated=f"{RESULTS}/predictions/{{volume}}/allocated.json",
         predicted=[f"{RESULTS}/predictions/{{volume}}/job-0.json"],
+        # A threshold is chosen on the volumes to validate, and never on the volume that it is used for.
+        validation=chosen_on,
     output:
         scores=report(
             f"{RESULTS}/scores/{{volume}}.json",
@@ -18,11 +20,12 @@ rule evaluate:
         "../envs/unetpipe.yaml"
     threads: CORES
     resources:
-        mem_mb=4000,
+        mem_mb=1000 + 2000 * CORES,
         runtime=120,
     params:
         role=lambda wildcards: SETTINGS.volumes[wildcards.volume].role,
         classes=list(SETTINGS.classes),
+        objects=SETTINGS.evaluate.objects or list(SETTINGS.classes)[-1],
         settings=plain(SETTINGS.evaluate),
         version=__version__,
     script:

@@ -11,15 +11,20 @@ rule predict:
         f"{RESULTS}/benchmarks/predict/{{volume}}.{{job}}.tsv"
     wildcard_constraints:
         job=r"job-\d+",
+    # After the end of a walltime, or of its memory: what is finished stays finished.
+    retries: 2
     conda:
         "../envs/unetpipe.yaml"
     threads: CORES
     resources:
-        mem_mb=8000,
+        mem_mb=lambda wildcards, attempt: attempt
+        * (1000 + SETTINGS.predict.memory_mb * (SETTINGS.predict.workers or CORES)),
         runtime=1440,
     params:
         job="{job}",
         workers=SETTINGS.predict.workers,
+        grace_seconds=SETTINGS.predict.grace_seconds,
+        patience_seconds=SETTINGS.predict.patience_seconds,
         version=__version__,
     script:
         "../scripts/predict.py"

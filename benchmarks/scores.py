@@ -1,0 +1,117 @@
+"""Scores by voxel and by threshold, against the plain ways to count them. All on one core."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+from sklearn.metrics import confusion_matrix
+
+from benchmarks.timing import Range, rates, ratios
+from unetpipe.metrics import confusion, thresholds
+from unetpipe.volume import IGNORE
+
+SHAPE = (16, 2048, 2048)
+CLASSES = 2
+
+Rows = list[tuple[str, Range]]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """``truth`` and ``predicted`` are (z, y, x) labels, ``probability`` is (classes, z, y, x), all uint8."""
+
+    truth: NDArray[np.uint8]
+    predicted: NDArray[np.uint8]
+    probability: NDArray[np.uint8]
+
+    @property
+    def million_voxels(self) -> float:
+        """Ignored ones too: they are read like all."""
+        return self.truth.size / 1e6
+
+    def section(self) -> "Labelled":
+        """The first section alone."""
+        return Labelled(self.truth[:1], self.predicted[:1], self.probability[:, :1])
+
+
+def textured() -> Labelled:
+    """Cells with thin membranes, and a prediction that is sure of itself, and wrong at some membranes.
+
+    Membranes (class 0) are where a smooth random field is near 0; some regions are ignored.
+    """
+    rng = np.random.default_rng(0)
+
+    def field() -> NDArray[np.float32]:
+        smooth = gaussian_filter(rng.standard_normal(SHAPE[1:], np.float32), 10)
+        scaled: NDArray[np.float32] = smooth / smooth.std()
+        return scaled
+
+    truth = np.empty(SHAPE, np.uint8)
+    probability = np.empty((CLASSES, *SHAPE), np.uint8)
+    for z in range(SHAPE[0]):
+        anatomy = field()
+        truth[z] = np.abs(anatomy) > 0.2
+        truth[z][anatomy > 2.2] = IGNORE
+        inside = 1 / (1 + np.exp(-30 * (np.abs(anatomy + 0.1 * field()) - 0.2)))
+        probability[1, z] = np.rint(255 * inside)
+    probability[0] = 255 - probability[1]
+    return Labelled(truth, confusion.most_likely(probability), probability)
+
+
+def unordered() -> Labelled:
+    """Every voxel is drawn by itself."""
+    rng = np.random.default_rng(0)
+    probability = rng.integers(0, 256, (CLASSES, *SHAPE), np.uint8)
+    return Labelled(rng.integers(0, CLASSES, SHAPE, np.uint8), confusion.most_likely(probability), probability)
+
+
+def table(voxels: Labelled) -> NDArray[np.int64]:
+    """The confusion table, as it is counted in every block."""
+    return confusion.count(voxels.truth, voxels.predicted, CLASSES)
+
+
+def histograms(voxels: Labelled) -> NDArray[np.int64]:
+    """The histograms of all classes, as they are counted in every block."""
+    return thresholds.count(voxels.truth, voxels.probability)
+
+
+def with_numpy(voxels: Labelled) -> NDArray[np.int64]:
+    """The confusion table as it is counted where speed is no concern."""
+    scored = voxels.truth != IGNORE
+    codes = voxels.truth[scored] * np.uint8(CLASSES) + voxels.predicted[scored]
+    return np.bincount(codes, minlength=CLASSES * CLASSES).reshape(CLASSES, CLASSES)
+
+
+def with_sklearn(voxels: Labelled) -> NDArray[np.int64]:
+    """The confusion table of scikit-learn."""
+    scored = voxels.truth != IGNORE
+    found: NDArray[np.int64] = confusion_matrix(voxels.truth[scored], voxels.predicted[scored], labels=range(CLASSES))
+    return found
+
+
+def counting() -> tuple[Rows, Rows]:
+    """Ratios against peers, and rates in million voxels a second."""
+    against, speed = [], []
+    for name, voxels in (("textured", textured()), ("random", unordered())):
+        section = voxels.section()
+        # A ratio of different results would say nothing.
+        assert np.array_equal(table(voxels), with_numpy(voxels))
+        assert np.array_equal(table(section), with_sklearn(section))
+        whole, part = (f"{name} labels, {v.million_voxels:.0f} million voxels" for v in (voxels, section))
+        against += [
+            (f"confusion table against NumPy ({whole})", ratios(partial(table, voxels), partial(with_numpy, voxels))),
+            (
+                f"confusion table against scikit-learn ({part})",
+                ratios(partial(table, section), partial(with_sklearn, section)),
+            ),
+        ]
+        speed += [
+            (f"confusion table ({whole})", rates(partial(table, voxels), voxels.million_voxels)),
+            (
+                f"histograms over thresholds ({whole}), each class",
+                rates(partial(histograms, voxels), CLASSES * voxels.million_voxels),
+            ),
+        ]
+    return against, speed

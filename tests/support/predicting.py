@@ -1,0 +1,218 @@
+"""A prediction to try: a small engine, an empty store with a plan of many blocks, and what a run leaves behind."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import zarr
+from distributed import Client
+from numpy.typing import NDArray
+from onnx_unet import CLASSES, unet
+
+from unetpipe import cluster, config
+from unetpipe import predict as module
+from unetpipe.cluster import connect
+from unetpipe.compute import THREADS
+from unetpipe.deploy.build_engine import build_engine
+from unetpipe.engines import device_class
+from unetpipe.files import digest, read_json, write_json
+from unetpipe.grid import Plan, Shape
+from unetpipe.predict import predict
+from unetpipe.progress import Record
+from unetpipe.volume import LEVEL, VolumeFile, create, open_array
+
+GEOMETRY = config.Network(depth=2).geometry
+SHAPE = (30, 90, 75)
+TILE = (1, 64, 64)
+BLOCK = (5, 24, 48)
+"""Of the small volume: 6 x 4 x 2 blocks."""
+
+
+def noise(shape: Shape = SHAPE, seed: int = 2) -> NDArray[np.uint8]:
+    """A volume of which no two blocks are alike."""
+    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+
+
+def make_engine(backend: str, folder: Path) -> Path:
+    """A certificate beside an engine: a U-Net with random weights and two poolings."""
+    (folder / "model.onnx").write_bytes(unet([6, 8, 12]).SerializeToString(deterministic=True))
+    build_engine(
+        folder / "model.onnx",
+        folder / "engine",
+        folder / "build.json",
+        settings=config.Engine(backend=backend),
+        tile=None,
+        batch=1,
+    )
+    write_json(
+        folder / "certificate.json",
+        {
+            "geometry": asdict(GEOMETRY),
+            "engine_digest": digest(folder / "engine"),
+            "device_class": device_class(backend),
+            "backend": backend,
+            "precision": "fp32",
+            "versions": {},
+            "profile": None,
+        },
+    )
+    return folder / "certificate.json"
+
+
+def start(certificate: Path, volume: Path, folder: Path, block: Shape = BLOCK, batch: int = 2) -> Path:
+    """The allocated.json of an empty prediction, with a plan that no machine's speed has a part in."""
+    source = VolumeFile.read(volume)
+    proof = read_json(certificate)
+    plan = Plan(source.shape, TILE, block, block, batch, GEOMETRY)
+    key = {"device_class": proof["device_class"], "engine": proof["engine_digest"], "plan": asdict(plan)}
+    Record.open(folder / "progress", key, "refuse", source.name)
+    create(
+        folder / "probability.zarr",
+        shape=(len(CLASSES), *plan.shape),
+        dtype="uint8",
+        chunk=(1, *plan.chunk),
+        shard=(len(CLASSES), *plan.block),
+        voxel_size_nm=source.voxel_size_nm,
+        channels=CLASSES,
+    )
+    write_json(
+        folder / "allocated.json",
+        {
+            "volume": source.name,
+            "volume_file": str(volume),
+            "probability": str(folder / "probability.zarr"),
+            "array": LEVEL,
+            "classes": CLASSES,
+            "key": json.loads(json.dumps(key)),
+            "plan": asdict(plan),
+        },
+    )
+    return folder / "allocated.json"
+
+
+def in_small_chunks(volume: Path, copy: Path) -> Path:
+    """Let a volume be read from a copy that has a file for each 5 x 24 x 48 voxels."""
+    source = VolumeFile.read(volume)
+    image = zarr.create_array(copy, shape=source.shape, chunks=(5, 24, 48), dtype=source.dtype)
+    image[...] = open_array(source.image)[...]
+    replace(source, image=str(copy)).write(volume)
+    return volume
+
+
+def finish(
+    certificate: Path, allocated: Path, workers: int | None = 1, cores: int = 1, **settings: Any
+) -> dict[str, Any]:
+    """Run it to its end, in this process; gives the JSON of the job."""
+    done = allocated.parent / "job-0.json"
+    predict(allocated, certificate, done, job="job-0", workers=workers, cores=cores, **settings)
+    result: dict[str, Any] = read_json(done)
+    return result
+
+
+@contextmanager
+def at_hand() -> Iterator[None]:
+    """Let runs in this process find two workers that need no start, and try again without a pause."""
+    with connect(2, THREADS) as client, pytest.MonkeyPatch.context() as patch:
+
+        @contextmanager
+        def connected(workers: int, threads: int) -> Iterator[Client]:
+            yield client
+
+        patch.setattr(module, "connect", connected)
+        patch.setattr(cluster, "_PAUSE_SECONDS", 0.02)
+        yield
+
+
+_CODE = """
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from unetpipe import rule
+from unetpipe.predict import predict
+if __name__ == "__main__":
+    certificate, allocated, log, settings = *sys.argv[1:4], eval(sys.argv[4])
+    rule.run(
+        SimpleNamespace(
+            rule="predict", wildcards=["v"], threads=2, log=[log],
+            input={"allocated": allocated, "certificate": certificate},
+            output={"done": str(Path(allocated).parent / "job-0.json")},
+            params={"job": "job-0", "workers": 2, **settings},
+        ),
+        predict,
+    )
+"""
+
+
+class Run:
+    """It, as the rule runs it: a process of its own with two workers, in a group of their own.
+
+    ``folder``: where script and log lie.
+    """
+
+    def __init__(self, certificate: Path, allocated: Path, folder: Path, **settings: Any) -> None:
+        folder.mkdir(exist_ok=True)
+        (folder / "run.py").write_text(_CODE)
+        self._log = folder / "run.log"
+        self.allocated = allocated
+        self.process = subprocess.Popen(
+            [sys.executable, folder / "run.py", certificate, allocated, self._log, repr(settings)],
+            start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def until(self, blocks: int) -> None:
+        """Wait until so many blocks are recorded; it must be in the middle of its work then."""
+        while len(set(recorded(self.allocated.parent))) < blocks:
+            assert self.process.poll() is None, self.log()
+            time.sleep(0.01)
+        assert self.process.poll() is None, "it was over too soon"
+
+    def workers(self) -> list[psutil.Process]:
+        """Its worker processes; its other children only keep books."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+
+    def end(self) -> int:
+        """The exit status, when it and its workers are gone."""
+        status = self.process.wait(timeout=240)
+        while self._group():
+            time.sleep(0.01)
+        return status
+
+    def _group(self) -> bool:
+        """Whether any process of its group is left."""
+        try:
+            os.killpg(self.process.pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def log(self) -> str:
+        """What it told the user."""
+        return self._log.read_text()
+
+
+def shards(folder: Path) -> dict[str, bytes]:
+    """Every file of the store."""
+    store = folder / "probability.zarr"
+    return {str(path.relative_to(store)): path.read_bytes() for path in store.rglob("*") if path.is_file()}
+
+
+def recorded(folder: Path) -> Iterator[str]:
+    """The names in the record, one for each entry."""
+    for entry in Record(folder / "progress").entries():
+        yield entry["name"]
+
+
+def stored(folder: Path) -> "zarr.Array[Any]":
+    """What was predicted: (c, z, y, x)."""
+    return zarr.open_array(folder / "probability.zarr" / LEVEL, mode="r")

@@ -1,0 +1,53 @@
+"""A 3D network with anisotropic kernels, and one that sees neighbouring sections as channels, through the chain."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from running import call, write
+
+from unetpipe.engines import load_engine
+from unetpipe.grid import Region
+from unetpipe.volume import Image, VolumeFile
+
+pytestmark = pytest.mark.workflow
+
+NETWORKS = {
+    "3d": (
+        {"width": 4, "depth": 2, "kernel": [[1, 3, 3], [1, 3, 3], [3, 3, 3]], "pooling": [[1, 2, 2], [2, 2, 2]]},
+        [8, 76, 76],
+    ),
+    "stack": ({"width": 4, "depth": 2, "sections": 3}, [104, 104]),
+}
+
+
+@pytest.mark.parametrize("name", list(NETWORKS))
+def test_a_network_of_other_dimensions_goes_through_the_chain(
+    name: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    settings["network"], settings["augment"]["tile"] = NETWORKS[name]
+    settings["run"] = name
+    settings["phantom"]["missing"] = 8
+    settings["train"] |= {"steps": 20, "validate_every": 20}
+    result = call(tmp_path, "--configfile", write(tmp_path, settings))
+    assert result.returncode == 0, result.stdout
+    results = tmp_path / "results" / name
+    scores = json.loads((results / "scores" / "test.json").read_text())
+    assert 0 < scores["mean_iou"] <= 1
+    assert "filled with the nearest section" in (results / "report.html").read_text()
+    # Law 1, on what the workflow has left: the whole volume in one call of the engine gives the same bytes.
+    volume = VolumeFile.read(results / "volumes" / "test" / "volume.json")
+    certificate = json.loads((results / "engine" / "auto-fp32" / "certificate.json").read_text())
+    border = certificate["geometry"]["border"]
+    plan = json.loads((results / "predictions" / "test" / "allocated.json").read_text())["plan"]
+    stored = np.asarray(zarr.open_array(results / "predictions" / "test" / "probability.zarr" / "0", mode="r"))
+    first = Region.of([-b for b in border], plan["tile"])
+    engine = load_engine(results / "engine" / "auto-fp32", tile=first.shape, batch=1, threads=1)
+    grey = Image(volume).read(first)
+    found = np.rint(engine.run(grey[None])[0] * np.float32(255)).astype(np.uint8)
+    size = tuple(min(n, m) for n, m in zip(found.shape[1:], volume.shape, strict=True))
+    box = (slice(None), *(slice(n) for n in size))
+    assert np.array_equal(stored[box], found[box])

@@ -1,0 +1,385 @@
+"""What a worker does with a block: read, infer, write, record.
+
+A worker works on some blocks at a time, each in a thread, and has one engine, for which the threads take turns: while
+one block is inferred, another one is read and a third is encoded, written and recorded. So memory is bounded by as many
+blocks as there are threads.
+"""
+
+import functools
+import hashlib
+import itertools
+import json
+import math
+import os
+import re
+import resource
+import threading
+import time
+import uuid
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.core.buffer import Buffer, cpu
+from zarr.storage import MemoryStore
+
+from unetpipe.allocate import read_plan
+from unetpipe.engines import Engine, load_engine
+from unetpipe.errors import UserError
+from unetpipe.files import read_json, sync_folder
+from unetpipe.grid import Block, Plan, Region, Shape
+from unetpipe.progress import Record
+from unetpipe.volume import Image, VolumeFile, open_writable, shard_path
+
+THREADS = 3
+"""Blocks at a time: one that is read, one that is inferred, one that is written."""
+
+_OUT_OF_MEMORY = re.compile(
+    r"(failed|unable) to allocate|bad[ _]alloc|out of memory|memory of the GPU was to be taken", re.IGNORECASE
+)
+"""What the libraries say, each with an exception of its own. Of the last one, see :mod:`unetpipe.engines.cuda`."""
+
+_MOST_PATTERNS = 4096
+
+
+@dataclass(frozen=True)
+class Task:
+    """All that a worker must know for one block; small, since it travels for each.
+
+    ``round``: of the entry that records it. ``again``: it was tried before, and may be recorded.
+    """
+
+    allocated: Path
+    engine: Path
+    threads: int
+    index: Shape
+    round: int = 0
+    again: bool = False
+
+    @property
+    def name(self) -> str:
+        """Of the block, as in the record."""
+        return ".".join(map(str, self.index))
+
+    def retry(self) -> "Task":
+        """The task when it is tried again."""
+        return replace(self, again=True)
+
+
+@dataclass(frozen=True)
+class Computed:
+    """``entry``: what was recorded. ``writer``: the process. ``batch``: tiles per call. Peak memory is that so far."""
+
+    entry: dict[str, Any]
+    writer: str
+    batch: int
+    peak_memory_mb: int
+
+
+class ReadError(OSError):
+    """Voxels that are there and cannot be read."""
+
+
+def compute_block(task: Task) -> Computed:
+    """Compute, write and record one block.
+
+    Raises
+    ------
+    ReadError
+        If the voxels that the network must see cannot be read.
+    OSError
+        If the block cannot be written or recorded.
+    UserError
+        If the engine cannot be loaded, or has not enough memory for a single tile.
+    """
+    place, device = _place(task.allocated), _device(task)
+    block = Block(place.plan, task.index)
+    path = shard_path(place.probability, (0, *block.write.start))
+    # A process can die after it has recorded its block and before it has said so.
+    entry = place.recorded(block.name, path) if task.again else None
+    if entry is None:
+        entry = _compute(place, device, block, path) | {"round": task.round}
+        place.append(entry)
+    return Computed(entry, _writer(), device.batch, _peak_memory_mb())
+
+
+def _compute(place: "_Place", device: "Device", block: Block, path: Path) -> dict[str, Any]:
+    start = time.monotonic()
+    grey = place.read(block)
+    read = time.monotonic()
+    found = device.infer(grey, block)
+    inferred = time.monotonic()
+    shard = place.encode(found.probability)
+    write_durably(path, shard)
+    return {
+        "name": block.name,
+        "read": _digest(np.ascontiguousarray(grey).data.cast("B")),
+        "written": _digest(shard),
+        "voxels": block.write.voxels,
+        "bytes": len(shard),
+        "finished": round(time.time(), 3),
+        "seconds": {
+            "read": round(read - start, 3),
+            "infer": round(found.seconds, 3),
+            "write": round(time.monotonic() - inferred, 3),
+        },
+        "constant_tiles": found.constant_tiles,
+    }
+
+
+@dataclass(frozen=True)
+class Inferred:
+    """``probability``: (classes, z, y, x) uint8 of ``block.write``, 255 for 1. ``seconds``: without waiting."""
+
+    probability: NDArray[np.uint8]
+    constant_tiles: int
+    seconds: float
+
+
+class Device:
+    """The engine of this process, for which threads take turns.
+
+    A tile whose voxels are all equal gives a result that depends on their value alone, and repeats itself with the
+    product of the poolings, for what a voxel becomes depends on what the network sees for it. It is computed once for
+    each value.
+
+    Parameters
+    ----------
+    load:
+        Gives the engine for calls of so many tiles.
+    batch:
+        Tiles per call, unless memory is short: then half as many, and so on. No voxel depends on that.
+    """
+
+    def __init__(self, load: Callable[[int], Engine], batch: int, classes: int) -> None:
+        self.batch = batch
+        self._load = load
+        self._classes = classes
+        self._engine: Engine | None = None
+        self._lock = threading.Lock()
+        self._patterns: dict[int | None, NDArray[np.uint8]] = {}
+
+    def infer(self, grey: NDArray[np.float32], block: Block) -> Inferred:
+        """Probabilities of a block, whose ``block.read`` is ``grey``: normalised (z, y, x).
+
+        Raises
+        ------
+        UserError
+            If there is not enough memory for calls of a single tile.
+        """
+        tiles, origin = block.tiles(), block.read.start
+        seen = [grey[block.read_of(tile).relative_to(origin).slices] for tile in tiles]
+        values = [_constant(part) for part in seen]
+        probability = np.empty((self._classes, *block.write.shape), np.uint8)
+        with self._lock:
+            start = time.monotonic()
+            known = {value: self._patterns[value] for value in set(values) & self._patterns.keys()}
+            first = {value: number for number, value in reversed(list(enumerate(values))) if value not in known}
+            chosen = [n for n, value in enumerate(values) if value is None or first.get(value) == n]
+            for number, result in zip(chosen, self._results([seen[n] for n in chosen]), strict=True):
+                _put(probability, result, tiles[number], block)
+                if (value := values[number]) is not None:
+                    z, y, x = block.plan.geometry.pooling
+                    known[value] = np.rint(result[:, :z, :y, :x] * np.float32(255)).astype(np.uint8)
+            if len(self._patterns) > _MOST_PATTERNS:
+                self._patterns.clear()
+            self._patterns |= known
+            seconds = time.monotonic() - start
+        for number in sorted(set(range(len(tiles))) - set(chosen)):
+            _repeat(probability, known[values[number]], tiles[number], block)
+        return Inferred(probability, sum(value is not None for value in values), seconds)
+
+    def _results(self, seen: Sequence[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+        """(classes, z, y, x) for each of the tiles that are ``seen``, in their order."""
+        done = 0
+        while done < len(seen):
+            try:
+                for result in self._stream(seen[done:]):
+                    yield result
+                    done += 1
+            except Exception as error:
+                # The libraries have no exception in common; one even derives its own from Exception itself.
+                if not (isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error))):
+                    raise
+                self._shrink(error)
+
+    def _stream(self, seen: Sequence[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+        if self._engine is None:
+            self._engine = self._load(self.batch)
+        batches = [seen[first : first + self.batch] for first in range(0, len(seen), self.batch)]
+        # A call always has the full batch; what fills a short one up is computed and dropped.
+        call = np.zeros((self.batch, *seen[0].shape), np.float32)
+
+        def calls() -> Iterator[NDArray[np.float32]]:
+            for batch in batches:
+                for slot, tile in enumerate(batch):
+                    call[slot] = tile
+                yield call
+
+        # As a stream, so that an engine on a GPU copies one call while it computes another.
+        for batch, results in zip(batches, self._engine.stream(calls()), strict=True):
+            yield from results[: len(batch)]
+
+    def _shrink(self, error: Exception) -> None:
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
+        if self.batch == 1:
+            raise UserError(
+                "the engine was to be called with a single tile",
+                f"there is not enough memory: {str(error).strip() or type(error).__name__}",
+                "set predict.tile to less or predict.workers to fewer, or give the job more memory",
+            ) from error
+        self.batch //= 2
+
+
+def _constant(seen: NDArray[np.float32]) -> int | None:
+    """The bits of the value of all voxels; None if they differ."""
+    bits = seen.view(np.uint32)
+    value = bits[0, 0, 0]
+    if bits[-1, -1, -1] != value or not (bits[0, 0] == value).all() or not (bits == value).all():
+        return None
+    return int(value)
+
+
+def _put(probability: NDArray[np.uint8], result: NDArray[np.float32], tile: Region, block: Block) -> None:
+    """Round the result (classes, z, y, x) of a tile to its place in the block."""
+    inside = tile.clip(block.plan.shape)
+    z, y, x = inside.shape
+    scaled = result[:, :z, :y, :x] * np.float32(255)
+    probability[(slice(None), *inside.relative_to(block.write.start).slices)] = np.rint(scaled, out=scaled)
+
+
+def _repeat(probability: NDArray[np.uint8], pattern: NDArray[np.uint8], tile: Region, block: Block) -> None:
+    """Fill the place of a tile with ``pattern`` (classes, z, y, x)."""
+    inside = tile.clip(block.plan.shape)
+    z, y, x = inside.shape
+    times = [math.ceil(n / p) for n, p in zip(inside.shape, pattern.shape[1:], strict=True)]
+    whole = np.tile(pattern, (1, *times))
+    probability[(slice(None), *inside.relative_to(block.write.start).slices)] = whole[:, :z, :y, :x]
+
+
+@dataclass(frozen=True)
+class _Place:
+    """What a process keeps open of one prediction."""
+
+    plan: Plan
+    image: Image
+    probability: zarr.Array[Any]
+    metadata: dict[str, Any]
+    classes: int
+    record: Record
+
+    def read(self, block: Block) -> NDArray[np.float32]:
+        """Normalised grey values (z, y, x) of what the network must see for a block."""
+        try:
+            return self.image.read(block.read)
+        except (RuntimeError, ValueError, EOFError, zlib.error) as error:
+            # What codecs raise for a damaged chunk. One bad file is no reason to leave out the rest of the volume.
+            raise ReadError(f"{self.image.volume.image} cannot be read in {block.read} (z, y, x): {error}") from error
+
+    def encode(self, probability: NDArray[np.uint8]) -> bytes:
+        """The shard that holds ``probability`` (classes, z, y, x), as Zarr writes it.
+
+        Zarr would first read what is there, where a shard reaches beyond the volume; but that may be damaged.
+        """
+        content: dict[str, Buffer] = {
+            "zarr.json": cpu.Buffer.from_bytes(json.dumps(self.metadata | {"shape": probability.shape}).encode())
+        }
+        array = zarr.open_array(MemoryStore(content), mode="r+").with_config({"write_empty_chunks": True})
+        array[...] = probability
+        return content[array.metadata.encode_chunk_key((0, 0, 0, 0))].to_bytes()
+
+    def recorded(self, name: str, path: Path) -> dict[str, Any] | None:
+        """What the record says of a block whose shard, at ``path``, is there."""
+        entry = self.record.done().get(name)
+        return entry if entry is not None and path.exists() and path.stat().st_size == entry["bytes"] else None
+
+    def append(self, entry: dict[str, Any]) -> None:
+        """Record a block whose shard is durable."""
+        with _recording:
+            self.record.append(_writer(), entry)
+
+
+_recording = threading.Lock()
+_opening = threading.Lock()
+
+
+def _place(allocated: Path) -> _Place:
+    with _opening:
+        return _open(allocated)
+
+
+@functools.lru_cache(maxsize=1)
+def _open(allocated: Path) -> _Place:
+    description = read_json(allocated)
+    address = f"{description['probability']}/{description['array']}"
+    return _Place(
+        plan=read_plan(description),
+        image=Image(VolumeFile.read(Path(description["volume_file"]))),
+        probability=open_writable(address),
+        metadata=read_json(Path(address, "zarr.json")),
+        classes=len(description["classes"]),
+        record=Record(allocated.parent / "progress"),
+    )
+
+
+def _device(task: Task) -> Device:
+    place = _place(task.allocated)
+    with _opening:
+        return _engine(task.engine, place.plan.tile, place.plan.batch, task.threads, place.classes)
+
+
+@functools.lru_cache(maxsize=1)
+def _engine(folder: Path, tile: Shape, batch: int, threads: int, classes: int) -> Device:
+    return Device(lambda batch: load_engine(folder, tile=tile, batch=batch, threads=threads), batch, classes)
+
+
+def write_durably(path: Path, shard: bytes) -> None:
+    """Put a shard in its place, whole, and onto the disk.
+
+    For a moment, two processes can have the same block: one whose driver was killed, until it notices that, and one of
+    the next run. Both write equal bytes, each into a file of its own that takes the place of the shard in one step. So
+    it does not matter which of them is last, and a shard that is recorded is never absent. Files that a killed process
+    has left are removed by whoever computes the block anew; a process that still lives then fails, and nobody asks.
+    """
+    new = list(itertools.takewhile(lambda folder: not folder.exists(), path.parents))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f"{path.name}.*.partial"):
+        left.unlink(missing_ok=True)
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        with temporary.open("xb") as file:
+            file.write(shard)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    for folder in {path.parent, *(folder.parent for folder in new)}:
+        sync_folder(folder)
+
+
+@functools.cache
+def _writer() -> str:
+    """A name for this process's log that no other process has had."""
+    return uuid.uuid4().hex
+
+
+def _digest(data: bytes | memoryview) -> str:
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def _peak_memory_mb() -> int:
+    """Of this process, in megabytes (2**20 bytes)."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Linux counts in getrusage what the parent had when it started this process.
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return int(lines["VmHWM"].split()[0]) >> 10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 20

@@ -1,0 +1,237 @@
+"""Check the shards of a prediction against its record. What is damaged, :mod:`unetpipe.repair` computes again.
+
+Each wanted block of the plan is in one of these states:
+
+==========  =================  =====================================================================================
+sound       recorded, a shard  of the bytes that were written
+torn        recorded, a shard  that is shorter or longer than what was written
+altered     recorded, a shard  of the same size and another digest, or one that cannot be read
+missing     recorded           no shard
+orphaned    not recorded       a shard all the same
+unfinished  not recorded       no shard: no fault, the prediction goes on with it
+==========  =================  =====================================================================================
+
+A file of the array that is no shard of a wanted block is orphaned too, and an entry of the record that names none is
+missing.
+"""
+
+import hashlib
+import os
+import re
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import unetpipe
+from unetpipe.allocate import read_plan
+from unetpipe.errors import UserError
+from unetpipe.files import read_json
+from unetpipe.grid import AXES, Block, triple
+from unetpipe.progress import Record
+from unetpipe.progress_bar import track
+from unetpipe.selection import Selection
+from unetpipe.volume import open_array, shard_path
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+Fault = Literal["torn", "altered", "missing", "orphaned"]
+State = Literal["sound", "unfinished"] | Fault
+
+_NO_FAULT = ("sound", "unfinished")
+_METADATA = "zarr.json"
+TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.partial$")
+"""How Zarr calls a file until it is whole."""
+
+_READERS = 16
+"""Shards that are read at the same time: a disk or a network answers many questions faster than one by one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What the record promises of a block: a few hundred bytes, for all blocks are held."""
+
+    round: int
+    size: int | None
+    written: str | None
+    read: str | None
+
+    @classmethod
+    def of(cls, entry: dict[str, Any]) -> "Recorded":
+        """From an entry of the record."""
+        return cls(entry.get("round", 0), entry.get("bytes"), entry.get("written"), entry.get("read"))
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was found of one block, or of what belongs to none (``block`` is None)."""
+
+    state: State
+    name: str
+    path: Path
+    why: str
+    block: Block | None = None
+
+    def __str__(self) -> str:
+        where = ""
+        if self.block is not None:
+            write = self.block.write
+            spans = zip(AXES, write.start, write.stop, strict=True)
+            where = f" ({', '.join(f'{axis} {start}–{stop}' for axis, start, stop in spans)})"
+        return f"{self.state:<8}  {self.name}{where}: {self.why}\n          {self.path}"
+
+
+@dataclass(frozen=True)
+class Report:
+    """``faults``: what is damaged. ``counts``: blocks in each state, and those ``skipped``, which nobody wants."""
+
+    faults: Sequence[Finding]
+    counts: Counter[str]
+
+    def __str__(self) -> str:
+        states = ("sound", "torn", "altered", "missing", "orphaned", "unfinished", "skipped")
+        shown = ", ".join(f"{self.counts[state]} {state}" for state in states if self.counts[state] or state == "sound")
+        text = f"{self.counts.total()} blocks: {shown}"
+        others = sum(fault.block is None for fault in self.faults)
+        return f"{text}; besides, {others} files or entries that belong to no block" if others else text
+
+
+class Store:
+    """A prediction on disk: plan, array and record, all opened for reading.
+
+    Parameters
+    ----------
+    path:
+        The folder ``predictions/<volume>``, its ``probability.zarr`` or its ``allocated.json``.
+
+    Raises
+    ------
+    UserError
+        If there is no prediction, or if what lies there does not belong together.
+    """
+
+    def __init__(self, path: Path) -> None:
+        folder = path.parent if path.name in ("probability.zarr", "allocated.json") else path
+        self.folder = folder.resolve()
+        self.allocated = self.folder / "allocated.json"
+        asked = f"the prediction {path} was to be checked"
+        if not self.allocated.is_file():
+            raise UserError(
+                asked,
+                f"there is no {self.allocated}",
+                "give the folder of a predicted volume, such as results/demo/predictions/test",
+            )
+        try:
+            self.description = read_json(self.allocated)
+            self.plan = read_plan(self.description)
+            self.selection = Selection.read(self.description)
+            key = self.description["key"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                asked,
+                f"{self.allocated} is none that unetpipe {unetpipe.__version__} knows ({error!r})",
+                "check it with the version that predicted it",
+            ) from error
+        self.record = Record(self.folder / "progress")
+        if self.record.key() != key:
+            raise UserError(
+                asked,
+                f"{self.allocated} and the record of progress in {self.record.folder} do not belong together",
+                "without its record, nothing is known of a shard: delete allocated.json and run snakemake again",
+            )
+        self.store = self.folder / "probability.zarr"
+        self.array = open_array(str(self.store / self.description["array"]))
+
+    def shard(self, block: Block) -> Path:
+        """The file of a block."""
+        return shard_path(self.array, (0, *block.write.start))
+
+    def block(self, index: Sequence[str]) -> Block | None:
+        """The wanted block of the plan that is written so, as in ``0.12.3``; None if there is none."""
+        if len(index) != len(AXES) or not all(word.isascii() and word.isdecimal() for word in index):
+            return None
+        block = Block(self.plan, triple([int(word) for word in index]))
+        return block if self.selection.wants(block) and block.name == ".".join(index) else None
+
+    def look(self, block: Block, entry: Recorded | None) -> Finding:
+        """The state of a block of which the record says ``entry``."""
+        path = self.shard(block)
+
+        def found(state: State, why: str = "") -> Finding:
+            return Finding(state, block.name, path, why, block)
+
+        try:
+            size = path.stat().st_size
+            if entry is None:
+                return found("orphaned", f"a shard of {size} bytes that is not recorded")
+            if size != entry.size:
+                return found("torn", f"{size} bytes where {entry.size} were written")
+            with path.open("rb") as file:
+                written = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        except FileNotFoundError:
+            return found("unfinished") if entry is None else found("missing", "recorded, and there is no shard")
+        except OSError as error:
+            return found("altered", f"the shard cannot be read: {error.strerror}")
+        if written != entry.written:
+            return found("altered", f"its digest is {written}, what was written had {entry.written}")
+        return found("sound")
+
+    def look_at(self, blocks: Iterable[Block], recorded: Mapping[str, Recorded]) -> Iterator[Finding]:
+        """The states of ``blocks``, in their order."""
+        return _in_threads(lambda block: self.look(block, recorded.get(block.name)), blocks)
+
+    def strays(self) -> Iterator[Finding]:
+        """Files that are no shard of a wanted block."""
+        array = self.store / self.description["array"]
+        files = [path for path in self.store.iterdir() if not path.is_dir()]
+        for path in (*files, *(Path(root, name) for root, _, names in os.walk(array) for name in names)):
+            block = self.block(path.relative_to(self.store).parts[-3:])
+            if path.name != _METADATA and (block is None or path != self.shard(block)):
+                kind = "a temporary file that a writer has left" if TEMPORARY.search(path.name) else "no shard"
+                yield Finding("orphaned", str(path.relative_to(self.store)), path, kind)
+
+
+def check(store: Store) -> Report:
+    """Look at every block, at files that are no shards, and at entries that name no block.
+
+    Memory grows with the number of recorded blocks, some hundred bytes each, not with their voxels. A prediction may be
+    going on: what looks damaged is looked at again, with what was recorded meanwhile.
+    """
+    recorded = store.record.latest(Recorded.of)
+    selection = store.selection
+    counts: Counter[str] = Counter(skipped=selection.total - selection.count)
+    suspects = []
+    looks = store.look_at(selection.blocks(store.plan), recorded)
+    for finding in track(looks, f"check {store.description['volume']}", selection.count, "blocks"):
+        if finding.state in _NO_FAULT:
+            counts[finding.state] += 1
+        else:
+            suspects.append(finding)
+    strays = list(store.strays())
+    if suspects or strays:
+        recorded = store.record.latest(Recorded.of)
+    faults = []
+    for finding in store.look_at((suspect.block for suspect in suspects if suspect.block), recorded):
+        counts[finding.state] += 1
+        if finding.state not in _NO_FAULT:
+            faults.append(finding)
+    faults += [stray for stray in strays if stray.path.exists()]
+    for name in recorded:
+        if store.block(name.split(".")) is None:
+            faults.append(Finding("missing", name, store.record.folder, "it is recorded, and no such block is wanted"))
+    return Report(faults, counts)
+
+
+def _in_threads(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """Results in the order of ``items``, of which only a few are taken ahead."""
+    ahead: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(_READERS) as pool:
+        for item in items:
+            ahead.append(pool.submit(function, item))
+            if len(ahead) >= 4 * _READERS:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()

@@ -1,0 +1,156 @@
+"""The scores of a volume as JSON data, from what was counted."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from unetpipe import config
+from unetpipe.metrics import baseline, confusion, partitions, thresholds
+from unetpipe.metrics.components import THRESHOLDS
+from unetpipe.metrics.streaming import Scores, Totals
+from unetpipe.volume import VolumeFile
+
+_SHOWN = ("v_rand", "v_info", "warping_error")
+
+
+def summary(
+    source: VolumeFile,
+    totals: Totals,
+    classes: Sequence[str],
+    objects: str,
+    settings: config.Evaluate,
+    validation: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    """All scores of a volume.
+
+    Parameters
+    ----------
+    totals:
+        What was counted.
+    classes, objects:
+        Names in the order of the channels, and the class whose components are the segments.
+    validation:
+        Scores of the validation volumes by name, to choose the threshold of the segments; empty for none.
+    """
+    table = totals.tables.sum(axis=0)
+    scores = confusion.summary(table, classes)
+    by_threshold = thresholds.summary(totals.histograms, classes)
+    for name, values in scores["classes"].items():
+        values |= by_threshold[name]
+    sections = totals.segments.sections()
+    kinds = segment_scores(totals, sections)
+    chosen = choose_threshold(validation)
+    if chosen is not None:
+        at = THRESHOLDS.index(chosen["threshold"])
+        for kind in kinds.values():
+            if kind is not None:
+                kind["at_validation"] = {measure: values[at] for measure, values in kind["curve"].items()}
+    best = {
+        measure: item
+        for kind in (kinds["thinned"], kinds["warping"])
+        if kind is not None
+        for measure, item in kind["best"].items()
+    }
+    shown = {measure: best.get(measure) for measure in _SHOWN}
+    return {
+        **scores,
+        "calibration_error": confusion.mean(values["calibration_error"] for values in scores["classes"].values()),
+        **{measure: None if item is None else item["value"] for measure, item in shown.items()},
+        "segments": {
+            "objects": objects,
+            "thresholds": list(THRESHOLDS),
+            "left_out": None if totals.thinned is not None else _left_out(source, settings.largest_section),
+            "validation": chosen,
+            **kinds,
+        },
+        "per_section": [_section(z, source, totals, classes, shown) for z in range(source.shape[0])],
+        "baseline": baseline.summary(totals.grey, classes, settings.baseline_sigma),
+        "one_class": baseline.one_class(table, classes) | _one_segment(totals),
+        "confusion": table.tolist(),
+        "histograms": {
+            name: {"others": others.tolist(), "own": own.tolist()}
+            for name, (others, own) in zip(classes, totals.histograms, strict=True)
+        },
+    }
+
+
+def segment_scores(totals: Totals, sections: list[list[Scores]]) -> dict[str, dict[str, Any] | None]:
+    """Scores of the segments over the thresholds: thinned, warping error, 2D and 3D as predicted."""
+    thinned: list[list[Scores]] | None = None
+    if totals.thinned is not None:
+        thinned = [list(at) for at in zip(*totals.thinned, strict=True)]
+    volume = totals.segments.volume()
+    return {
+        "thinned": None if thinned is None else _mean_over_sections(thinned, partitions.MEASURES),
+        "warping": None if thinned is None else _mean_over_sections(thinned, ("warping_error",)),
+        "sections": _mean_over_sections(sections, partitions.MEASURES),
+        "volume": _kind({m: [at[m] for at in volume] for m in partitions.MEASURES}),
+    }
+
+
+def choose_threshold(validation: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
+    """The threshold with the best mean V_rand over the sections of the validation volumes; None if none is scored.
+
+    It is V_rand after thinning, or as predicted where a volume has no thinned scores.
+    """
+    thinned = all(scores["segments"]["thinned"] is not None for scores in validation.values())
+    curves, weights = [], []
+    for scores in validation.values():
+        kind = scores["segments"]["thinned" if thinned else "sections"]
+        if kind["scored_sections"]:
+            curves.append(kind["curve"]["v_rand"])
+            weights.append(kind["scored_sections"])
+    if not curves:
+        return None
+    sums = [math.fsum(v * w for v, w in zip(at, weights, strict=True)) for at in zip(*curves, strict=True)]
+    return {"threshold": THRESHOLDS[sums.index(max(sums))], "volumes": list(validation)}
+
+
+def _mean_over_sections(scores: list[list[Scores]], measures: Sequence[str]) -> dict[str, Any]:
+    curve = {m: [confusion.mean(section[m] for section in at) for at in scores] for m in measures}
+    scored = sum(section[measures[0]] is not None for section in scores[0])
+    return {"scored_sections": scored, **_kind(curve)}
+
+
+def _kind(curve: dict[str, list[float | None]]) -> dict[str, Any]:
+    best: dict[str, Any] = {}
+    for measure, values in curve.items():
+        at = partitions.better(measure, values)
+        best[measure] = None if at is None else {"threshold": THRESHOLDS[at], "value": values[at]}
+    return {"curve": curve, "best": best, "at_validation": None}
+
+
+def _section(
+    z: int,
+    source: VolumeFile,
+    totals: Totals,
+    classes: Sequence[str],
+    shown: Mapping[str, Mapping[str, Any] | None],
+) -> dict[str, Any]:
+    """Scores of one section; those of its segments at the threshold that is best for the volume."""
+    scores = confusion.summary(totals.tables[z], classes)
+    of_segments: Scores = dict.fromkeys(_SHOWN)
+    for measure, item in shown.items():
+        if totals.thinned is not None and item is not None:
+            of_segments[measure] = totals.thinned[z][THRESHOLDS.index(item["threshold"])][measure]
+    keys = ("scored_voxels", "mean_iou", "mean_dice", "pixel_error", "classes")
+    return {
+        "section": z,
+        "missing": z in source.missing_sections,
+        **{key: scores[key] for key in keys},
+        **of_segments,
+    }
+
+
+def _one_segment(totals: Totals) -> Scores:
+    """V_rand and V_info, means over the sections, of the prediction that is one segment."""
+    sections = totals.segments.one_segment()
+    return {measure: confusion.mean(section[measure] for section in sections) for measure in ("v_rand", "v_info")}
+
+
+def _left_out(source: VolumeFile, largest_section: int) -> str:
+    _, height, width = source.shape
+    return (
+        f"Thinned scores and the warping error need a section in memory: one of {height} × {width} voxels is larger "
+        f"than evaluate.largest_section, {largest_section}."
+    )

@@ -1,0 +1,188 @@
+"""What a run will predict, told before it does: layouts, bytes, files, memory and time.
+
+Before anything is trained, the same network with random weights stands in: what a call costs does not depend on them.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unetpipe import measure
+from unetpipe.allocate import read_plan
+from unetpipe.config import PHANTOM, Settings
+from unetpipe.data.sources import open_source
+from unetpipe.data.sources.zarr import ZarrSource
+from unetpipe.engines import device_class
+from unetpipe.engines.select import read_build
+from unetpipe.files import digest, read_json
+from unetpipe.forecast import Stored, amount, duration, forecast, told
+from unetpipe.grid import Geometry, Plan, Region, Shape, triple
+from unetpipe.layout import Limits
+from unetpipe.plan import choose
+from unetpipe.progress import Record
+from unetpipe.selection import Frame, Selection
+from unetpipe.volume import layout
+
+RESULTS = Path("results")
+"""Where the runs lie, seen from where snakemake runs."""
+
+
+@dataclass(frozen=True)
+class Prospect:
+    """What one volume will take: its plan, what is predicted of it, and how many blocks are done."""
+
+    plan: Plan
+    predicted: dict[str, Any]
+    done: int = 0
+
+
+@dataclass(frozen=True)
+class _Engine:
+    """``folder`` holds it; ``facts`` are those of its certificate, or of its build. ``why``: what it stands for."""
+
+    folder: Path
+    facts: dict[str, Any]
+    why: str
+
+
+def outlook(settings: Settings, cores: int) -> Iterator[str]:
+    """Lines that tell what will be predicted, volume by volume, as they become known.
+
+    Parameters
+    ----------
+    settings:
+        Checked, of the run.
+    cores:
+        CPU cores, as snakemake will be given.
+
+    Raises
+    ------
+    UserError
+        If an engine cannot be built or run here, or if no layout keeps within the limits.
+    """
+    names = settings.named("validate", "test", "predict")
+    seconds = size = 0.0
+    with _engine(settings) as engine:
+        yield f"run {settings.run}: {engine.why}"
+        for name in names:
+            prospect = _prospect(settings, name, engine, cores)
+            yield f"\n{name} ({settings.volumes[name].role})"
+            lines = told(prospect.plan, prospect.predicted)
+            if prospect.done:
+                lines["done"] = f"{prospect.done:,} blocks of an earlier run, whose plan is kept"
+            width = max(map(len, lines))
+            yield from (f"  {what:{width}}  {text}" for what, text in lines.items())
+            left = 1 - prospect.done / prospect.predicted["blocks"]
+            seconds += left * prospect.predicted["seconds"]
+            size += prospect.predicted["bytes_written"]
+    yield f"\nall {len(names)}, one after another: {duration(seconds)}, {amount(size)} before compression"
+
+
+def _prospect(settings: Settings, name: str, engine: _Engine, cores: int) -> Prospect:
+    known = _planned_before(settings, name, engine)
+    if known is not None:
+        return known
+    geometry, profile = Geometry.of(engine.facts["geometry"]), engine.facts["profile"]
+    tile = None if settings.predict.tile is None else settings.network.tile(settings.predict.tile)
+    most_batch = settings.engine.max_batch
+    if profile is not None:
+        tile, most_batch = profile["tile"], min(most_batch, profile["batch"][2])
+    workers, threads = measure.split_cores(settings.predict.workers, cores)
+    image = _image(settings, name)
+    first, end = settings.volumes[name].sections or (0, image.shape[0])
+    shape = (end - first, *image.shape[1:])
+    if image.chunk is None:
+        stored = Stored(shape, layout(shape)[0], image.itemsize)
+    else:
+        stored = Stored(image.shape, image.chunk, image.itemsize, first)
+    with measure.measuring(engine.folder, engine.facts["device_class"], workers, threads) as rate_of:
+        found = choose(
+            shape,
+            geometry,
+            tile=tile,
+            batch=settings.predict.batch,
+            most_batch=most_batch,
+            limits=Limits(workers, settings.predict.memory_mb, settings.predict.block_seconds, len(settings.classes)),
+            measure=rate_of,
+        )
+    wanted = _wanted(settings, name, found.plan, Frame(first, image.shape[0]))
+    return Prospect(found.plan, forecast(found, stored, wanted))
+
+
+def _planned_before(settings: Settings, name: str, engine: _Engine) -> Prospect | None:
+    """The prediction that ``allocate`` has planned with this engine, if that is there."""
+    folder = RESULTS / settings.run / "predictions" / name
+    try:
+        description = read_json(folder / "allocated.json")
+    except FileNotFoundError:
+        return None
+    if description["key"]["engine"] != engine.facts["engine_digest"] or "predicted" not in description:
+        return None
+    done = len(Record(folder / "progress").done())
+    return Prospect(read_plan(description), description["predicted"], done)
+
+
+@dataclass(frozen=True)
+class _Image:
+    """An image: its shape (z, y, x), bytes of a voxel, and chunks where it is used in place."""
+
+    shape: Shape
+    itemsize: int
+    chunk: Shape | None
+
+
+def _image(settings: Settings, name: str) -> _Image:
+    address = settings.volumes[name].image
+    if address == PHANTOM and settings.phantom is not None:
+        return _Image(settings.phantom.shape, 1, None)
+    with open_source(address) as source:
+        chunk = triple(source.array.chunks) if isinstance(source, ZarrSource) else None
+        return _Image(source.shape, source.dtype.itemsize, chunk)
+
+
+def _wanted(settings: Settings, name: str, plan: Plan, frame: Frame) -> int:
+    """Blocks that region and mask leave."""
+    volume = settings.volumes[name]
+    region = None if volume.region is None else Region.between(volume.region)
+    return Selection.of(plan, region, volume.mask, frame).count
+
+
+@contextmanager
+def _engine(settings: Settings) -> Iterator[_Engine]:
+    """The engine of the run; one with random weights where there is none yet."""
+    folder = RESULTS / settings.run / "engine" / f"{settings.engine.backend}-{settings.engine.precision}"
+    try:
+        proof = read_json(folder / "certificate.json")
+    except FileNotFoundError:
+        proof = None
+    # One that is of another network will be made anew.
+    if proof is not None and Geometry.of(proof["geometry"]) == settings.network.geometry:
+        yield _Engine(folder, proof, f"its engine is there, {proof['backend']} on {proof['device']}")
+        return
+    with tempfile.TemporaryDirectory(prefix="unetpipe-plan-") as place:
+        yield _stand_in(settings, Path(place))
+
+
+def _stand_in(settings: Settings, folder: Path) -> _Engine:
+    # Not at the top: PyTorch takes its time.
+    import torch
+
+    from unetpipe.deploy.build_engine import build_engine
+    from unetpipe.deploy.export import export
+    from unetpipe.nets.checkpoint import save_checkpoint
+    from unetpipe.nets.unet import UNet
+
+    torch.manual_seed(settings.seed)
+    classes = list(settings.classes)
+    checkpoint, onnx, build = folder / "checkpoint.safetensors", folder / "model.onnx", folder / "build.json"
+    save_checkpoint(checkpoint, UNet(settings.network, len(classes)), {"classes": classes})
+    export(checkpoint, onnx, folder / "model.json")
+    tile = None if settings.predict.tile is None else list(settings.network.tile(settings.predict.tile))
+    build_engine(onnx, folder / "engine", build, settings=settings.engine, tile=tile, batch=settings.predict.batch or 1)
+    facts = read_build(folder)
+    here = device_class(facts["backend"])
+    facts |= {"engine_digest": digest(folder / "engine"), "device_class": here}
+    return _Engine(folder, facts, f"no engine yet; {facts['backend']} with random weights stands in")
