@@ -137,9 +137,9 @@ _CODE = """
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from unetpipe import rule
-from unetpipe.predict import predict
 if __name__ == "__main__":
+    from unetpipe import rule
+    from unetpipe.predict import predict
     certificate, allocated, log, settings = *sys.argv[1:4], eval(sys.argv[4])
     rule.run(
         SimpleNamespace(
