@@ -126,7 +126,12 @@ def at_hand() -> Iterator[None]:
 
         @contextmanager
         def connected(workers: int, threads: int) -> Iterator[Client]:
-            yield client
+            try:
+                yield client
+            finally:
+                # They are not killed, as after a real run: what they have begun must not go on beside the next run.
+                while any(client.run(lambda dask_worker: len(dask_worker.active_threads)).values()):
+                    time.sleep(0.01)
 
         patch.setattr(module, "connect", connected)
         patch.setattr(cluster, "_PAUSE_SECONDS", 0.02)
@@ -164,16 +169,18 @@ class Run:
         (folder / "run.py").write_text(_CODE)
         self._log = folder / "run.log"
         self.allocated = allocated
+        self._earlier = set((allocated.parent / "progress").glob("*.jsonl"))
         self.process = subprocess.Popen(
             [sys.executable, folder / "run.py", certificate, allocated, self._log, repr(settings)],
             start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
 
     def until(self, blocks: int) -> None:
-        """Wait until so many blocks are recorded; it must be in the middle of its work then."""
-        while len(set(recorded(self.allocated.parent))) < blocks:
+        """Wait until so many more blocks are recorded, by each of its workers; it must be in the middle then."""
+        folder = self.allocated.parent / "progress"
+        while sum(log.read_bytes().count(b"}\n") >= blocks for log in set(folder.glob("*.jsonl")) - self._earlier) < 2:
             assert self.process.poll() is None, self.log()
-            time.sleep(0.01)
+            time.sleep(0.005)
         assert self.process.poll() is None, "it was over too soon"
 
     def workers(self) -> list[psutil.Process]:
