@@ -16,7 +16,7 @@ from unetpipe.volume import Image, VolumeFile
 pytestmark = pytest.mark.workflow
 
 NETWORKS = {
-    "3d": ({"width": 4, "depth": 1, "kernel": [[1, 3, 3], [3, 3, 3]], "pooling": [[2, 2, 2]]}, [8, 76, 76]),
+    "3d": ({"width": 4, "depth": 1, "kernel": [[1, 3, 3], [3, 3, 3]], "pooling": [[2, 2, 2]]}, [10, 76, 76]),
     "stack": ({"width": 4, "depth": 1, "sections": 3}, [76, 76]),
 }
 
