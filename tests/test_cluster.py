@@ -279,3 +279,22 @@ def test_workers_whose_parent_was_killed_end_by_themselves(tmp_path: Path) -> No
     parent.stdout.close()
     _, alive = psutil.wait_procs(workers, timeout=120)
     assert not alive
+
+
+@pytest.mark.parametrize("failures", [2, 3])
+def test_processes_that_die_at_their_start_are_started_again(failures: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, tried = cluster.LocalCluster, []
+
+    def stumbling(**arguments: Any) -> Any:
+        tried.append(arguments)
+        if len(tried) <= failures:
+            raise RuntimeError("Nanny failed to start.")
+        return real(**arguments)
+
+    monkeypatch.setattr(cluster, "LocalCluster", stumbling)
+    if failures == cluster.ATTEMPTS:
+        with pytest.raises(UserError, match=r"in 3 attempts, one of them died at once \(Nanny failed to start.\)"):
+            cluster.connect(1).__enter__()
+        return
+    with cluster.connect(1) as client:
+        assert list(cluster.for_each(client, abs, [-1, -2])) == [1, 2]

@@ -69,6 +69,11 @@ def connect(workers: int, threads: int = 1) -> Iterator[Client]:
 
     They end with the block; at once if it ends with an error. A process that dies is replaced. Processes whose parent
     is killed end by themselves.
+
+    Raises
+    ------
+    UserError
+        If they cannot be started.
     """
     with (
         dask.config.set(
@@ -82,17 +87,7 @@ def connect(workers: int, threads: int = 1) -> Iterator[Client]:
                 "distributed.scheduler.allowed-failures": 0,
             }
         ),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=threads,
-            processes=True,
-            host="127.0.0.1",
-            # Any free port: with None it would be 8787 for all, and two jobs on one machine would collide.
-            dashboard_address="127.0.0.1:0",
-            memory_limit=0,
-            # Workers would log what a task raises, traceback and all; it is raised again where the task came from.
-            silence_logs=logging.CRITICAL,
-        ) as cluster,
+        _start(workers, threads) as cluster,
         Client(cluster) as client,
     ):
         client.register_plugin(_Deaf())
@@ -104,6 +99,32 @@ def connect(workers: int, threads: int = 1) -> Iterator[Client]:
                 nanny.close_gracefully()
                 _kill(nanny.pid)
             raise
+
+
+def _start(workers: int, threads: int) -> LocalCluster:
+    """The processes. Where one dies before all are there, Dask ends the others: they are started again."""
+    error: RuntimeError | None = None
+    for _ in range(ATTEMPTS):
+        try:
+            return LocalCluster(
+                n_workers=workers,
+                threads_per_worker=threads,
+                processes=True,
+                host="127.0.0.1",
+                # Any free port: with None it would be 8787 for all, and two jobs on one machine would collide.
+                dashboard_address="127.0.0.1:0",
+                memory_limit=0,
+                # Workers would log what a task raises, traceback and all; it is raised again where the task came from.
+                silence_logs=logging.CRITICAL,
+            )
+        except RuntimeError as failed:
+            error = failed
+            log.warning("a worker process ended while it was started (%s)", failed)
+    raise UserError(
+        f"{workers} worker processes were to be started on this machine",
+        f"in {ATTEMPTS} attempts, one of them died at once ({error})",
+        "see whether this machine is out of memory or processes, and run again; what is finished is kept",
+    )
 
 
 class _Deaf(WorkerPlugin):

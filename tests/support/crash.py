@@ -79,7 +79,7 @@ class Outcome:
     """Of one run.
 
     ``kills``: by who and phase. ``half_written`` and ``unrecorded``: shards as the killed left them. ``again``: entries
-    of blocks that were recorded before. ``gave_up``: drivers that ended when a worker died before it had begun.
+    of blocks that were recorded before.
     """
 
     number: int
@@ -87,7 +87,6 @@ class Outcome:
     half_written: int = 0
     unrecorded: int = 0
     again: int = 0
-    gave_up: int = 0
     offence: str | None = None
 
 
@@ -118,7 +117,7 @@ class Summary:
         return (
             f"{len(self.outcomes)} runs, {who.total()} kills ({_listed(who, WHO)}; {_listed(phases, PHASES)}), "
             f"left by them {self._sum('half_written')} half-written and {self._sum('unrecorded')} unrecorded shards, "
-            f"drivers that gave up in start-up {self._sum('gave_up')}; blocks computed again {self._sum('again')}, "
+            f"blocks computed again {self._sum('again')}, "
             f"{'digests equal' if not self.offenders else f'{len(self.offenders)} runs differ'}; "
             f"{self.seconds:.0f} s, seed {self.seed}"
         )
@@ -298,10 +297,10 @@ def _kill_and_finish(
     """``processes``: gets all that were started."""
     record = Record(folder / "prediction" / "progress")
     running: Processes | None = None
-    before, fragile = 0, False
+    before = 0
     for turn in range(_SEVERAL if outcome.number % 10 == 0 else 1):
         if running is None:
-            before, fragile = len(record.done()), False
+            before = len(record.done())
             running = Processes(unbroken, folder)
             processes.append(running)
         who = WHO[(outcome.number + turn) % len(WHO)]
@@ -311,16 +310,10 @@ def _kill_and_finish(
         done = len(record.done())
         phase = PHASES[0] if done == before else PHASES[2] if done == BLOCKS else PHASES[1]
         outcome.kills[who, phase] += 1
-        fragile |= who == "worker" and phase == "start-up"
         if who != "worker":
             running.gone()
             running = None
             _look_at_what_is_left(folder, outcome)
-    if running is not None and fragile and running.over(_HANGS_SECONDS) and running.driver.returncode != 0:
-        # Before it has its workers, a driver cannot replace them; after that, it must.
-        outcome.gave_up += 1
-        running.gone()
-        running = None
     if running is None:
         running = Processes(unbroken, folder)
         processes.append(running)
