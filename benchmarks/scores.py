@@ -1,4 +1,4 @@
-"""Scores by voxel and by threshold, against the plain ways to count them. All on one core."""
+"""Scores by voxel, by threshold and by segment, against the plain ways to count them. All on one core."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 from sklearn.metrics import confusion_matrix
 
 from benchmarks.timing import Range, rates, ratios
-from unetpipe.metrics import confusion, thresholds
+from unetpipe.metrics import confusion, segments, thinned, thresholds
 from unetpipe.volume import IGNORE
 
 SHAPE = (16, 2048, 2048)
@@ -31,9 +31,10 @@ class Labelled:
         """Ignored ones too: they are read like all."""
         return self.truth.size / 1e6
 
-    def section(self) -> "Labelled":
-        """The first section alone."""
-        return Labelled(self.truth[:1], self.predicted[:1], self.probability[:, :1])
+    def section(self, edge: int = SHAPE[1]) -> "Labelled":
+        """The first section alone, up to ``edge`` voxels along y and x."""
+        box = slice(1), slice(edge), slice(edge)
+        return Labelled(self.truth[box], self.predicted[box], self.probability[:, *box])
 
 
 def textured() -> Labelled:
@@ -77,6 +78,16 @@ def histograms(voxels: Labelled) -> NDArray[np.int64]:
     return thresholds.count(voxels.truth, voxels.probability)
 
 
+def fragments(voxels: Labelled) -> segments.Counts:
+    """What every block gives for the scores of segments as predicted."""
+    return segments.count(voxels.truth, voxels.probability[1], 1, below=False, open_faces=False)
+
+
+def flooded(voxels: Labelled) -> list[dict[str, float | None]]:
+    """The scores of a section in memory."""
+    return thinned.section_scores(voxels.truth[0], voxels.probability[1, 0], 1)
+
+
 def with_numpy(voxels: Labelled) -> NDArray[np.int64]:
     """The confusion table as it is counted where speed is no concern."""
     scored = voxels.truth != IGNORE
@@ -114,4 +125,14 @@ def counting() -> tuple[Rows, Rows]:
                 rates(partial(histograms, voxels), CLASSES * voxels.million_voxels),
             ),
         ]
+        if name == "textured":
+            corner = section.section(1024)
+            part = f"{name} labels, {corner.million_voxels:.0f} million voxels"
+            speed += [
+                (f"segments at nine thresholds ({part})", rates(partial(fragments, corner), corner.million_voxels)),
+                (
+                    f"the same thinned, and warping error ({part})",
+                    rates(partial(flooded, corner), corner.million_voxels),
+                ),
+            ]
     return against, speed

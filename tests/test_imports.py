@@ -43,11 +43,12 @@ def test_light_modules_load_nothing_heavy(module: str, never: set[str]) -> None:
     assert never & set(loaded) == set()
 
 
-# What each part may know of the others; `errors`, `files`, `grid` and `progress_bar` are for all.
+# What each part may know of the others; `errors`, `files`, `grid`, `memory` and `progress_bar` are for all.
 MAY_IMPORT = {
     "errors": set(),
     "files": set(),
     "grid": set(),
+    "memory": set(),
     "progress_bar": set(),
     "config": set(),
     "combinations": {"config"},
@@ -97,7 +98,7 @@ MAY_IMPORT = {
     "cli": {"preview", "outlook", "config", "parse", "check", "status", "fsck", "repair"},
     "__main__": {"cli"},
 }
-FOR_ALL = {"errors", "files", "grid", "progress_bar"}
+FOR_ALL = {"errors", "files", "grid", "memory", "progress_bar"}
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))

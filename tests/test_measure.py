@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import pytest
 from onnx_unet import unet
@@ -17,7 +16,7 @@ from unetpipe.engines import device_class
 from unetpipe.errors import UserError
 from unetpipe.files import read_json, write_json
 from unetpipe.layout import Call
-from unetpipe.measure import RATES, Rates, forget_peak_memory, measuring, peak_memory_mb, split_cores
+from unetpipe.measure import RATES, Rates, measuring, split_cores
 
 SMALL, LARGE = Call((1, 64, 64), 2), Call((1, 640, 640), 1)
 
@@ -157,15 +156,6 @@ def test_rates_of_an_engine_that_is_gone_go_and_those_of_other_devices_stay(tmp_
 def test_rates_of_a_file_that_is_empty_are_none(tmp_path: Path) -> None:
     write_json(tmp_path / RATES, [])
     assert Rates(tmp_path, "e", DEVICE).find(SMALL, 1, 1) is None
-
-
-def test_the_peak_of_memory_is_counted_anew() -> None:
-    forget_peak_memory()
-    before = peak_memory_mb()
-    assert np.ones(100_000_000 // 8).sum() > 0
-    assert 90 < peak_memory_mb() - before < 150
-    forget_peak_memory()
-    assert peak_memory_mb() < before + 50
 
 
 @pytest.mark.parametrize(

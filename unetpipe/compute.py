@@ -12,7 +12,6 @@ import json
 import math
 import os
 import re
-import resource
 import threading
 import time
 import uuid
@@ -33,6 +32,7 @@ from unetpipe.engines import Engine, load_engine
 from unetpipe.errors import UserError
 from unetpipe.files import read_json, sync_folder
 from unetpipe.grid import Block, Plan, Region, Shape
+from unetpipe.memory import peak_memory_mb
 from unetpipe.progress import Record
 from unetpipe.volume import Image, VolumeFile, open_writable, shard_path
 
@@ -105,7 +105,7 @@ def compute_block(task: Task) -> Computed:
     if entry is None:
         entry = _compute(place, device, block, path) | {"round": task.round}
         place.append(entry)
-    return Computed(entry, _writer(), device.batch, _peak_memory_mb())
+    return Computed(entry, _writer(), device.batch, round(peak_memory_mb()))
 
 
 def _compute(place: "_Place", device: "Device", block: Block, path: Path) -> dict[str, Any]:
@@ -373,13 +373,3 @@ def _writer() -> str:
 
 def _digest(data: bytes | memoryview) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
-
-
-def _peak_memory_mb() -> int:
-    """Of this process, in megabytes (2**20 bytes)."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        # Linux counts in getrusage what the parent had when it started this process.
-        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        return int(lines["VmHWM"].split()[0]) >> 10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 20

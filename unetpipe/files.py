@@ -5,7 +5,7 @@ import json
 import os
 import re
 import socket
-import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,15 +24,10 @@ def replacing(path: Path) -> Iterator[Path]:
     for left in path.parent.iterdir():
         if (writer := re.match(re.escape(prefix) + r"(\d+)\.", left.name)) and not _lives(int(writer[1])):
             left.unlink(missing_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f"{prefix}{os.getpid()}.", suffix=path.suffix)
-    os.close(descriptor)
-    temporary = Path(name)
+    temporary = path.with_name(f"{prefix}{os.getpid()}.{uuid.uuid4().hex}{path.suffix}")
+    temporary.open("xb").close()
     try:
         yield temporary
-        # mkstemp gives a file that only its owner may read; a result is for the group too, as the umask says.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)

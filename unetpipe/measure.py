@@ -29,6 +29,7 @@ from unetpipe.errors import UserError
 from unetpipe.files import read_json, write_json
 from unetpipe.grid import Region, Shape, triple
 from unetpipe.layout import Call, Measure, Rate
+from unetpipe.memory import forget_peak_memory, peak_memory_mb
 from unetpipe.volume import create, layout, read_mirrored, sync_shard
 
 log = logging.getLogger(__name__)
@@ -253,30 +254,6 @@ class _Process:
             with suppress(BrokenPipeError):
                 if stream is not None:
                     stream.close()
-
-
-def peak_memory_mb() -> float:
-    """The most memory that this process has held since :func:`forget_peak_memory`, in megabytes (2**20 bytes).
-
-    That of the kernel's status, where there is one: what ``getrusage`` says of a new process counts its parent in.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text(encoding="utf-8").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
-    import resource
-
-    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return size / 2**20 if sys.platform == "darwin" else size / 1024
-
-
-def forget_peak_memory() -> None:
-    """Begin to count anew, where the kernel allows it; elsewhere what was counted stays, and is too much."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
-    except OSError:
-        return
 
 
 def _serve(engine_folder: Path, threads: int, questions: Iterable[str], answers: IO[str]) -> None:
