@@ -235,6 +235,13 @@ def test_a_threshold_chosen_on_validation_is_used_elsewhere(stored: Store, tmp_p
     place = stored((5, 44, 38), image, labels, probability // 2, tmp_path / "test")
     second = run(*place, CLASSES, validation=[tmp_path / "validate" / "scores.json"])
     assert second["segments"]["validation"] == {"threshold": chosen, "volumes": ["cube"]}
+    assert second["shown_at"] == {
+        "thresholds": dict.fromkeys(("v_rand", "v_info", "warping_error"), chosen),
+        "chosen_on": ["cube"],
+    }
+    assert first["shown_at"]["chosen_on"] == []
+    assert second["v_rand"] == second["segments"]["thinned"]["at_validation"]["v_rand"]
+    assert second["warping_error"] == second["segments"]["warping"]["at_validation"]["warping_error"]
     at = THRESHOLDS.index(chosen)
     for kind in ("thinned", "warping", "sections", "volume"):
         found = second["segments"][kind]
@@ -244,6 +251,16 @@ def test_a_threshold_chosen_on_validation_is_used_elsewhere(stored: Store, tmp_p
         second["segments"]["thinned"]["best"]["v_rand"]["value"]
         > second["segments"]["thinned"]["at_validation"]["v_rand"]
     )
+
+
+@pytest.mark.parametrize("spoil", [{}, {"segments": {}}, {"segments": {"objects": "membrane"}}], ids=str)
+def test_scores_of_another_version_or_class_choose_nothing(
+    stored: Store, tmp_path: Path, spoil: dict[str, Any]
+) -> None:
+    validation = tmp_path / "v.json"
+    write_json(validation, {"volume": "v"} | spoil)
+    with pytest.raises(UserError, match=r"not of inside at \[0.1, .* 0.9\]"):
+        run(*stored((5, 44, 38), *drawn()), CLASSES, validation=[validation])
 
 
 def test_validation_without_a_scored_section_chooses_nothing(stored: Store, tmp_path: Path) -> None:
@@ -308,7 +325,8 @@ def test_uniform_volumes_are_scored_without_a_nan(stored: Store, truth: int, pre
         assert result["one_class"]["v_rand"] == 1
     else:
         assert result["v_rand"] is result["v_info"] is result["one_class"]["v_rand"] is None
-    assert result["warping_error"] == (None if truth == IGNORE else 0.0 if perfect else result["warping_error"])
+    assert (result["warping_error"] == 0) == (perfect and truth == 2)
+    assert (result["segments"]["warping"]["best"]["warping_error"] is None) == (truth == IGNORE)
 
 
 def test_real_sections_score_as_by_other_implementations(

@@ -49,7 +49,7 @@ def test_a_run_on_its_way_on_one_screen(tmp_path: Path) -> None:
     for number in range(101):
         record.append(f"writer{number % 3}", {"name": f"0.0.{number}", "finished": NOW - 5 - 3 * number})
     scores = {"volume": "b", "role": "validate", "mean_iou": 0.5, "baseline": {"mean_iou": 0.25}}
-    write_json(run / "scores" / "b.json", scores | {"v_rand": 0.75, "v_info": None})
+    write_json(run / "scores" / "b.json", scores | {"v_rand": 0.75, "v_info": None, "shown_at": {"chosen_on": []}})
     state = f"seems to run: last block 5 s ago, ends in 45 min ({clock(NOW + 899 * 3 - 5)})"
     assert status(run, NOW).splitlines() == [
         f"run demo in {run}",
@@ -60,8 +60,8 @@ def test_a_run_on_its_way_on_one_screen(tmp_path: Path) -> None:
         "c       –              –     –        –        –           –  no prediction planned yet",
         f"cortex  predict      101  1000        –   10.1 %          20  {state}",
         "",
-        "volume  role      mean IoU  baseline  V_rand  V_info",
-        "b       validate    0.5000    0.2500  0.7500       –",
+        "volume  role      mean IoU  baseline  V_rand  V_info  threshold",
+        "b       validate    0.5000    0.2500  0.7500       –       best",
         "",
         "there is no report yet: the run is not finished",
     ]

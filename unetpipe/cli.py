@@ -156,7 +156,10 @@ def _overrides(pairs: Sequence[str]) -> dict[str, Any]:
         key, equals, value = pair.partition("=")
         if not key or not equals:
             raise UserError(f"--config {pair} was given", "no KEY=VALUE", "write it as in --config data_dir=DIR")
-        values[key] = yaml.safe_load(value)
+        try:
+            values[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UserError(f"--config {pair} was given", f"no YAML: {error}", "quote what is no plain text") from None
         if isinstance(values[key], dict | list):
             raise UserError(
                 f"--config {pair} was given",

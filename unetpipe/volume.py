@@ -8,7 +8,7 @@ import math
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +57,16 @@ class VolumeFile:
 
     @classmethod
     def read(cls, path: Path) -> "VolumeFile":
-        """From ``volume.json``."""
+        """From ``volume.json``; UserError if it is that of another version."""
         data = read_json(path)
+        names = {field.name for field in fields(cls)}
+        if not isinstance(data, dict) or data.keys() != names:
+            found = data.keys() if isinstance(data, dict) else set()
+            raise UserError(
+                f"{path} was to be read",
+                f"it lacks {sorted(names - found)} and has {sorted(found - names)} beside: another version wrote it",
+                "delete it and run snakemake again",
+            )
         for key in ("shape", "voxel_size_nm", "origin_nm", "mean", "std", "missing_sections"):
             data[key] = tuple(data[key])
         if data["range"] is not None:

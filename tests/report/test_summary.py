@@ -14,7 +14,8 @@ from unetpipe.report.summary import summary
 def score(folder: Path, volume: str, role: str, *numbers: float | None) -> None:
     mean_iou, baseline, v_rand, v_info = numbers
     scores = {"volume": volume, "role": role, "mean_iou": mean_iou, "baseline": {"mean_iou": baseline}}
-    write_json(folder / "scores" / f"{volume}.json", scores | {"v_rand": v_rand, "v_info": v_info})
+    shown = {"v_rand": v_rand, "v_info": v_info, "shown_at": {"chosen_on": ["v"] if role == "test" else []}}
+    write_json(folder / "scores" / f"{volume}.json", scores | shown)
 
 
 def test_a_table_the_test_volume_first(tmp_path: Path) -> None:
@@ -22,9 +23,9 @@ def test_a_table_the_test_volume_first(tmp_path: Path) -> None:
     score(tmp_path, "b", "test", 0.9, None, None, None)
     (tmp_path / "report.html").touch()
     assert summary(tmp_path).splitlines() == [
-        "volume       role      mean IoU  baseline  V_rand  V_info",
-        "b            test        0.9000         –       –       –",
-        "a-long-name  validate    0.9123    0.5000  0.9877  1.0000",
+        "volume       role      mean IoU  baseline  V_rand  V_info   threshold",
+        "b            test        0.9000         –       –       –  validation",
+        "a-long-name  validate    0.9123    0.5000  0.9877  1.0000        best",
         "",
         f"report: {tmp_path / 'report.html'}",
     ]

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unetpipe import config
+from unetpipe.errors import UserError
 from unetpipe.metrics import baseline, confusion, partitions, thresholds
 from unetpipe.metrics.components import THRESHOLDS
 from unetpipe.metrics.streaming import Scores, Totals
@@ -39,23 +40,18 @@ def summary(
         values |= by_threshold[name]
     sections = totals.segments.sections()
     kinds = segment_scores(totals, sections)
-    chosen = choose_threshold(validation)
+    chosen = choose_threshold(validation, objects)
     if chosen is not None:
         at = THRESHOLDS.index(chosen["threshold"])
         for kind in kinds.values():
             if kind is not None:
                 kind["at_validation"] = {measure: values[at] for measure, values in kind["curve"].items()}
-    best = {
-        measure: item
-        for kind in (kinds["thinned"], kinds["warping"])
-        if kind is not None
-        for measure, item in kind["best"].items()
-    }
-    shown = {measure: best.get(measure) for measure in _SHOWN}
+    shown = _shown(kinds, chosen)
     return {
         **scores,
         "calibration_error": confusion.mean(values["calibration_error"] for values in scores["classes"].values()),
-        **{measure: None if item is None else item["value"] for measure, item in shown.items()},
+        **{measure: _at(kinds, measure, threshold) for measure, threshold in shown.items()},
+        "shown_at": {"thresholds": shown, "chosen_on": [] if chosen is None else chosen["volumes"]},
         "segments": {
             "objects": objects,
             "thresholds": list(THRESHOLDS),
@@ -88,22 +84,57 @@ def segment_scores(totals: Totals, sections: list[list[Scores]]) -> dict[str, di
     }
 
 
-def choose_threshold(validation: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
+def choose_threshold(validation: Mapping[str, Mapping[str, Any]], objects: str) -> dict[str, Any] | None:
     """The threshold with the best mean V_rand over the sections of the validation volumes; None if none is scored.
 
-    It is V_rand after thinning, or as predicted where a volume has no thinned scores.
+    It is V_rand in 2D after thinning, or as predicted where a volume has no thinned scores.
+
+    Raises
+    ------
+    UserError
+        If the scores of a volume were made by another version, or of the components of another class.
     """
+    for name, scores in validation.items():
+        made = {key: scores.get("segments", {}).get(key) for key in ("objects", "thresholds")}
+        if made != {"objects": objects, "thresholds": list(THRESHOLDS)}:
+            raise UserError(
+                f"a threshold was to be chosen on {name}",
+                f"its scores are those of the components of {made['objects']} at the thresholds {made['thresholds']}, "
+                f"not of {objects} at {list(THRESHOLDS)}",
+                f"delete the scores of {name} and run again",
+            )
     thinned = all(scores["segments"]["thinned"] is not None for scores in validation.values())
-    curves, weights = [], []
-    for scores in validation.values():
-        kind = scores["segments"]["thinned" if thinned else "sections"]
-        if kind["scored_sections"]:
-            curves.append(kind["curve"]["v_rand"])
-            weights.append(kind["scored_sections"])
-    if not curves:
+    kinds = {name: scores["segments"]["thinned" if thinned else "sections"] for name, scores in validation.items()}
+    kinds = {name: kind for name, kind in kinds.items() if kind["scored_sections"]}
+    if not kinds:
         return None
-    sums = [math.fsum(v * w for v, w in zip(at, weights, strict=True)) for at in zip(*curves, strict=True)]
-    return {"threshold": THRESHOLDS[sums.index(max(sums))], "volumes": list(validation)}
+    sums = [
+        math.fsum(kind["curve"]["v_rand"][at] * kind["scored_sections"] for kind in kinds.values())
+        for at in range(len(THRESHOLDS))
+    ]
+    return {"threshold": THRESHOLDS[sums.index(max(sums))], "volumes": list(kinds)}
+
+
+def _shown(kinds: Mapping[str, Mapping[str, Any] | None], chosen: Mapping[str, Any] | None) -> dict[str, float | None]:
+    """The thresholds of the thinned scores that stand for the volume: that from validation, or the best of each.
+
+    The warping error is shown where V_rand is best: a missing object costs it so little that it is none to choose by.
+    """
+    thinned = kinds["thinned"]
+    if thinned is None or thinned["best"]["v_rand"] is None:
+        return dict.fromkeys(_SHOWN)
+    if chosen is not None:
+        return dict.fromkeys(_SHOWN, chosen["threshold"])
+    best = {measure: thinned["best"][measure]["threshold"] for measure in ("v_rand", "v_info")}
+    return {**best, "warping_error": best["v_rand"]}
+
+
+def _at(kinds: Mapping[str, Mapping[str, Any] | None], measure: str, threshold: float | None) -> float | None:
+    kind = kinds["warping" if measure == "warping_error" else "thinned"]
+    if kind is None or threshold is None:
+        return None
+    value: float | None = kind["curve"][measure][THRESHOLDS.index(threshold)]
+    return value
 
 
 def _mean_over_sections(scores: list[list[Scores]], measures: Sequence[str]) -> dict[str, Any]:
@@ -125,14 +156,14 @@ def _section(
     source: VolumeFile,
     totals: Totals,
     classes: Sequence[str],
-    shown: Mapping[str, Mapping[str, Any] | None],
+    shown: Mapping[str, float | None],
 ) -> dict[str, Any]:
-    """Scores of one section; those of its segments at the threshold that is best for the volume."""
+    """Scores of one section; those of its segments at the thresholds that are shown for the volume."""
     scores = confusion.summary(totals.tables[z], classes)
     of_segments: Scores = dict.fromkeys(_SHOWN)
-    for measure, item in shown.items():
-        if totals.thinned is not None and item is not None:
-            of_segments[measure] = totals.thinned[z][THRESHOLDS.index(item["threshold"])][measure]
+    for measure, threshold in shown.items():
+        if totals.thinned is not None and threshold is not None:
+            of_segments[measure] = totals.thinned[z][THRESHOLDS.index(threshold)][measure]
     keys = ("scored_voxels", "mean_iou", "mean_dice", "pixel_error", "classes")
     return {
         "section": z,

@@ -23,8 +23,8 @@ class Planned:
 
     @property
     def off(self) -> float | None:
-        """By how much the time was off, as a share of what it took; more than 0 if less was predicted."""
-        return None if self.seconds is None or not self.took else 1 - self.seconds / self.took
+        """By how much it took longer than predicted, as a share of what was predicted; less than 0 if it was quicker."""
+        return None if not self.seconds or self.took is None else self.took / self.seconds - 1
 
 
 def planned(

@@ -7,7 +7,7 @@ from unetpipe.errors import UserError
 from unetpipe.files import read_json
 from unetpipe.report.collect import ROLES
 
-_HEADER = ("volume", "role", "mean IoU", "baseline", "V_rand", "V_info")
+_HEADER = ("volume", "role", "mean IoU", "baseline", "V_rand", "V_info", "threshold")
 _WORDS = 2
 """Columns of text; all others hold numbers."""
 
@@ -39,6 +39,8 @@ def summary(run_folder: Path) -> str:
             score["volume"],
             score["role"],
             *map(_number, (score["mean_iou"], score["baseline"]["mean_iou"], score["v_rand"], score["v_info"])),
+            # That of V_rand and V_info.
+            "validation" if score["shown_at"]["chosen_on"] else "best",
         )
         for score in scores
     ]
