@@ -23,7 +23,7 @@ class Planned:
 
     @property
     def off(self) -> float | None:
-        """By how much it took longer than predicted, as a share of what was predicted; less than 0 if it was quicker."""
+        """By how much longer it took, as a share of what was predicted; less than 0 if it was quicker."""
         return None if not self.seconds or self.took is None else self.took / self.seconds - 1
 
 
