@@ -38,6 +38,12 @@ def test_scores_of_a_real_run(make_run: Callable[..., dict[str, Any]]) -> None:
     assert "there is no report yet" in text
 
 
+def test_scores_of_another_version_are_told(tmp_path: Path) -> None:
+    write_json(tmp_path / "scores" / "v.json", {"volume": "v", "role": "test", "mean_iou": 0.8})
+    with pytest.raises(UserError, match="another version made them: 'baseline' is missing"):
+        summary(tmp_path)
+
+
 def test_nothing_scored(tmp_path: Path) -> None:
     (tmp_path / "report.html").touch()
     assert summary(tmp_path).startswith("no volume was scored")

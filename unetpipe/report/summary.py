@@ -1,7 +1,8 @@
 """The result of a run in a few lines of text, for the terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from unetpipe.errors import UserError
 from unetpipe.files import read_json
@@ -33,20 +34,28 @@ def summary(run_folder: Path) -> str:
             "neither scores nor a report there",
             "give the folder of a run, such as results/demo, and let snakemake finish it",
         )
-    scores.sort(key=lambda score: ROLES.index(score["role"]))
-    rows = [
-        (
-            score["volume"],
-            score["role"],
-            *map(_number, (score["mean_iou"], score["baseline"]["mean_iou"], score["v_rand"], score["v_info"])),
-            # That of V_rand and V_info.
-            "validation" if score["shown_at"]["chosen_on"] else "best",
-        )
-        for score in scores
-    ]
+    try:
+        scores.sort(key=lambda score: ROLES.index(score["role"]))
+        rows = [_row(score) for score in scores]
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"the scores of the run in {run_folder} were to be shown",
+            f"another version made them: {error} is missing",
+            f"delete {run_folder / 'scores'} and run snakemake again",
+        ) from None
     lines = _aligned([_HEADER, *rows]) if rows else ["no volume was scored: none of those predicted has labels"]
     lines += ["", f"report: {page}" if page.exists() else "there is no report yet: the run is not finished"]
     return "\n".join(lines)
+
+
+def _row(score: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        score["volume"],
+        score["role"],
+        *map(_number, (score["mean_iou"], score["baseline"]["mean_iou"], score["v_rand"], score["v_info"])),
+        # That of V_rand and V_info.
+        "validation" if score["shown_at"]["chosen_on"] else "best",
+    )
 
 
 def _number(value: float | None) -> str:
