@@ -79,6 +79,17 @@ def test_a_volume_of_many_terabytes_is_forecast_at_once() -> None:
     assert text["time"].split(":")[0].endswith("days")
 
 
+@pytest.mark.parametrize(("wanted", "turns"), [(1, 1), (3, 1), (4, 1), (5, 2), (36, 9)])
+def test_few_blocks_take_as_long_as_whoever_has_most_of_them(wanted: int, turns: int) -> None:
+    call = Call((1, 112, 112), 1)
+    geometry = Network(depth=2).geometry
+    block = geometry.kept(call.tile)
+    shape = (4, 3 * block[1], 3 * block[2])
+    layout = Layout(Plan(shape, call.tile, block, block, 1, geometry), made_up(call), Limits(4, 1e5, 60, 2))
+    found = forecast(layout, Stored(shape, block, 1), wanted)
+    assert found["seconds"] - found["start_seconds"] == pytest.approx(turns * layout.block_seconds, abs=2e-3)
+
+
 @pytest.mark.parametrize(
     ("count", "text"),
     [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (1_234_000, "1.23 MB"), (5e13, "50 TB"), (5e16, "5e+04 TB")],

@@ -85,6 +85,7 @@ MAY_IMPORT = {
         "engines",
         "allocate",
         "data",
+        "layout",
         "selection",
         "compute",
         "stop",

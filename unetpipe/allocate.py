@@ -191,11 +191,6 @@ def read_plan(allocated: dict[str, Any]) -> Plan:
     return Plan(**shapes, batch=plan["batch"], geometry=geometry)
 
 
-def _chunk(block: int) -> int:
-    """The largest divisor of ``block`` that is at most 128."""
-    return max(size for size in range(1, min(128, block) + 1) if block % size == 0)
-
-
 def _refuse_shared_shards(store: Path, plan: Plan) -> None:
     try:
         array = open_array(str(store / LEVEL))

@@ -36,9 +36,6 @@ from unetpipe.memory import peak_memory_mb
 from unetpipe.progress import Record
 from unetpipe.volume import Image, VolumeFile, open_writable, shard_path
 
-THREADS = 3
-"""Blocks at a time: one that is read, one that is inferred, one that is written."""
-
 _OUT_OF_MEMORY = re.compile(
     r"(failed|unable) to allocate|bad[ _]alloc|out of memory|memory of the GPU was to be taken", re.IGNORECASE
 )

@@ -36,8 +36,11 @@ def forecast(layout: Layout, image: Stored, wanted: int) -> dict[str, Any]:
     plan, rate = layout.plan, layout.rate
     blocks = math.prod(plan.block_counts)
     part = wanted / blocks
+    # Few blocks do not keep all workers busy: a single one takes as long as a block takes.
+    turns = math.ceil(wanted / layout.limits.workers)
+    work_seconds = min(layout.work_seconds, turns * layout.block_seconds)
     return {
-        "seconds": round(rate.start_seconds + part * layout.work_seconds, 3),
+        "seconds": round(rate.start_seconds + work_seconds, 3),
         "start_seconds": round(rate.start_seconds, 3),
         "block_seconds": round(layout.block_seconds, 3),
         "voxels_per_second": round(layout.voxels_per_second),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from unetpipe.grid import Plan, Shape
 
 IN_FLIGHT = 3
-"""Blocks that a worker holds at once: one is read, one is computed, one is written."""
+"""Blocks at a time in a worker, each with a thread: one is read, one is computed, one is written."""
 
 _ROUNDS = 50
 """Blocks of each worker: of more, the wait for the last one no longer counts."""

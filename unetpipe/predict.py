@@ -16,13 +16,14 @@ from typing import Any
 import unetpipe
 from unetpipe.allocate import read_plan
 from unetpipe.cluster import ATTEMPTS, REFUSED, Failed, connect, try_each
-from unetpipe.compute import THREADS, Computed, Task, compute_block
+from unetpipe.compute import Computed, Task, compute_block
 from unetpipe.config import Predict
 from unetpipe.data.sources import open_source
 from unetpipe.engines import device_class
 from unetpipe.errors import StoppedError, UserError
 from unetpipe.files import digest_of, read_json, write_json
 from unetpipe.grid import Block, Plan, triple
+from unetpipe.layout import IN_FLIGHT
 from unetpipe.progress import Record
 from unetpipe.progress_bar import track
 from unetpipe.selection import Selection, refuse_changed_mask
@@ -192,7 +193,7 @@ def _compute(
     """Let workers compute the blocks, and count them."""
     try:
         with (
-            connect(workers, THREADS) as client,
+            connect(workers, IN_FLIGHT) as client,
             closing(
                 try_each(client, compute_block, tasks, again=Task.retry, patience_seconds=patience_seconds, stop=stop)
             ) as results,

@@ -22,11 +22,11 @@ from onnx_unet import CLASSES, unet
 from unetpipe import cluster, config
 from unetpipe import predict as module
 from unetpipe.cluster import connect
-from unetpipe.compute import THREADS
 from unetpipe.deploy.build_engine import build_engine
 from unetpipe.engines import device_class
 from unetpipe.files import digest, read_json, write_json
 from unetpipe.grid import Plan, Shape
+from unetpipe.layout import IN_FLIGHT
 from unetpipe.predict import predict
 from unetpipe.progress import Record
 from unetpipe.volume import LEVEL, VolumeFile, create, open_array
@@ -122,7 +122,7 @@ def finish(
 @contextmanager
 def at_hand() -> Iterator[None]:
     """Let runs in this process find two workers that need no start, and try again without a pause."""
-    with connect(2, THREADS) as client, pytest.MonkeyPatch.context() as patch:
+    with connect(2, IN_FLIGHT) as client, pytest.MonkeyPatch.context() as patch:
 
         @contextmanager
         def connected(workers: int, threads: int) -> Iterator[Client]:
