@@ -118,6 +118,15 @@ def test_skipped_blocks_are_told_apart(tmp_path: Path) -> None:
     assert row(tmp_path, "v") == "v – 4 4 6 100.0 % – finished"
 
 
+@pytest.mark.parametrize(("seconds", "rate"), [(0.001, "–"), (1.0, "60"), (0.03 * 99, "2,000")])
+def test_a_rate_takes_time_to_show(seconds: float, rate: str, tmp_path: Path) -> None:
+    count = 2 if seconds < 2 else 100
+    record = plan(tmp_path, "v", count)
+    for number in range(count):
+        record.append("one", {"name": f"0.0.{number}", "finished": NOW + number * seconds / (count - 1)})
+    assert row(tmp_path, "v") == f"v – {count} {count} – 100.0 % {rate} finished"
+
+
 def test_nothing_selected_is_finished(tmp_path: Path) -> None:
     plan(tmp_path, "v", 10, selection={"blocks": 0, "of": 10})
     assert row(tmp_path, "v") == "v – 0 0 10 100.0 % – finished"

@@ -17,6 +17,9 @@ _RESULTS = "results"
 _WINDOW_SECONDS = 600.0
 """The last minutes: long enough for many blocks, short enough to follow a machine that has become slower."""
 
+_LEAST_SECONDS = 1.0
+"""Workers that finish at the same moment show no rate."""
+
 _PATIENCE_SECONDS = 120.0
 _PATIENCE_BLOCKS = 10
 """A prediction is taken to be running until no block has come for so long, and for the time of so many blocks."""
@@ -50,12 +53,13 @@ class Progress:
         # Where entries bear no time, their logs do.
         last = finished[-1] if finished else max((log.st_mtime for log in record.logs().values()), default=None)
         recent = [when for when in finished if when > finished[-1] - _WINDOW_SECONDS]
+        span = recent[-1] - recent[0] if recent else 0.0
         return cls(
             done=len(times),
             of=wanted,
             skipped=every - wanted,
             last=last,
-            seconds_per_block=(recent[-1] - recent[0]) / (len(recent) - 1) if len(recent) > 1 else None,
+            seconds_per_block=span / (len(recent) - 1) if span >= _LEAST_SECONDS else None,
         )
 
     def state(self, now: float) -> str:
@@ -145,7 +149,7 @@ def _numbers(progress: Progress) -> list[str]:
         str(progress.of),
         str(progress.skipped) if progress.skipped else "–",
         f"{percent:.1f} %",
-        "–" if rate is None else f"{rate:.3g}",
+        "–" if rate is None else f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}",
     ]
 
 
