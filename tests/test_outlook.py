@@ -12,13 +12,13 @@ import psutil
 import pytest
 import yaml
 import zarr
+from engines import make_engine_in
 from onnx_unet import CLASSES, unet
 from rates import allocate, measuring
 
 from unetpipe import config, measure
 from unetpipe.allocate import read_plan
 from unetpipe.cli import main
-from unetpipe.deploy.build_engine import build_engine
 from unetpipe.engines import device_class
 from unetpipe.files import digest, read_json, write_json
 from unetpipe.forecast import told
@@ -35,7 +35,7 @@ SETTINGS: dict[str, Any] = {
     },
     "network": {"width": 4, "depth": 2},
     "augment": {"tile": [104, 104]},
-    "engine": {"backend": "openvino"},
+    "engine": {"backend": "openvino", "precision": "fp32"},
 }
 
 
@@ -52,10 +52,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an engine, with its certificate."""
     folder = tmp_path_factory.mktemp("built")
     (folder / "model.onnx").write_bytes(unet([4, 6, 8]).SerializeToString(deterministic=True))
-    build_engine(
-        folder / "model.onnx", folder / "engine", folder / "build.json",
-        settings=config.Engine(backend="openvino"), tile=None, batch=1,
-    )  # fmt: skip
+    make_engine_in(folder, folder / "model.onnx", "openvino")
     write_json(
         folder / "certificate.json",
         {
@@ -100,7 +97,7 @@ def test_before_training_a_network_with_random_weights_is_measured(configuration
     command = [sys.executable, "-m", "unetpipe", "plan", str(configuration), "--cores", "1", "--config", "run=other"]
     result = subprocess.run(command, capture_output=True, text=True, cwd=configuration.parent, check=False)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith("run other: no engine yet; openvino with random weights stands in\n")
+    assert result.stdout.startswith("run other: no engine yet; openvino in fp32 with random weights stands in\n")
     volumes = parts(result.stdout)
     assert list(volumes) == ["validate", "rest"]
     for name, sections in (("validate", 3), ("rest", 12)):
@@ -116,6 +113,19 @@ def test_before_training_a_network_with_random_weights_is_measured(configuration
     # Nothing is left behind, and nothing runs on.
     assert [path.name for path in configuration.parent.iterdir()] == ["c.yaml"]
     assert not [child for child in psutil.Process().children() if "unetpipe.measure" in child.cmdline()]
+
+
+def test_a_network_that_is_not_written_in_bytes_stands_in_with_the_next_precision(
+    configuration: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = {
+        "network": {"width": 4, "depth": 2, "skips": "add"},
+        "engine": {"backend": "openvino", "precision": ["int8", "fp32"]},
+        "predict": {"tile": [172, 140]},
+    }
+    configuration.write_text(yaml.safe_dump(SETTINGS | changes, sort_keys=False))
+    assert main(["plan", str(configuration), "--cores", "1"]) == 0
+    assert capsys.readouterr().out.startswith("run small: no engine yet; openvino in fp32 with random weights")
 
 
 def ingested(configuration: Path, make_volume: Any, name: str, sections: int) -> Path:
@@ -139,7 +149,7 @@ def test_what_is_told_is_what_allocate_plans(
 ) -> None:
     assert main(["plan", str(configuration), "--cores", "2"]) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith("run small: its engine is there, openvino on some processor\n")
+    assert printed.startswith("run small: its engine is there, openvino in fp32 on some processor\n")
     for name, sections in (("validate", 3), ("rest", 12)):
         planned = allocated(certificate, ingested(configuration, make_volume, name, sections))
         assert parts(printed)[name] == told(read_plan(planned), planned["predicted"])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 import yaml
+from engines import make_engine_in
 from numpy.typing import NDArray
 from onnx_unet import CLASSES, unet
 
@@ -17,7 +18,6 @@ from unetpipe.allocate import allocate, read_plan
 from unetpipe.check import check
 from unetpipe.config import Settings
 from unetpipe.data.ingest import ingest
-from unetpipe.deploy.build_engine import build_engine
 from unetpipe.engines import device_class
 from unetpipe.errors import UserError
 from unetpipe.files import digest, read_json, write_json
@@ -40,7 +40,7 @@ SETTINGS: dict[str, Any] = {
         "whole": {"role": "predict", "image": "em.tif"},
     },
     "network": {"depth": 2},
-    "engine": {"backend": "openvino"},
+    "engine": {"backend": "openvino", "precision": "fp32"},
     "predict": {"tile": [64, 64], "batch": 2, "workers": 1},
     "augment": {"tile": [100, 100]},
 }
@@ -56,8 +56,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     engine = place / CERTIFICATE.parent
     engine.mkdir(parents=True)
     (place / "model.onnx").write_bytes(unet([4, 6, 8]).SerializeToString(deterministic=True))
-    settings = config.Engine(backend="openvino")
-    build_engine(place / "model.onnx", engine / "engine", engine / "build.json", settings=settings, tile=None, batch=1)
+    make_engine_in(engine, place / "model.onnx", "openvino")
     write_json(
         place / CERTIFICATE,
         {

@@ -10,16 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from unetpipe import measure
 from unetpipe.allocate import read_plan
 from unetpipe.config import PHANTOM, Settings
 from unetpipe.data.sources import open_source
 from unetpipe.data.sources.zarr import ZarrSource
-from unetpipe.engines import device_class
-from unetpipe.engines.select import read_build
-from unetpipe.files import digest, read_json
+from unetpipe.engines import device_class, onnx_file
+from unetpipe.engines.select import ENGINE, read_build
+from unetpipe.files import digest, read_json, write_json
 from unetpipe.forecast import Stored, amount, duration, forecast, told
 from unetpipe.grid import Geometry, Plan, Region, Shape, triple
+from unetpipe.handover import read_allocated, read_certificate
 from unetpipe.layout import Limits
 from unetpipe.plan import choose
 from unetpipe.progress import Record
@@ -116,7 +119,7 @@ def _planned_before(settings: Settings, name: str, engine: _Engine) -> Prospect 
     """The prediction that ``allocate`` has planned with this engine, if that is there."""
     folder = RESULTS / settings.run / "predictions" / name
     try:
-        description = read_json(folder / "allocated.json")
+        description = read_allocated(folder / "allocated.json")
     except FileNotFoundError:
         return None
     if description["key"]["engine"] != engine.facts["engine_digest"] or "predicted" not in description:
@@ -153,36 +156,51 @@ def _wanted(settings: Settings, name: str, plan: Plan, frame: Frame) -> int:
 @contextmanager
 def _engine(settings: Settings) -> Iterator[_Engine]:
     """The engine of the run; one with random weights where there is none yet."""
-    folder = RESULTS / settings.run / "engine" / f"{settings.engine.backend}-{settings.engine.precision}"
+    folder = RESULTS / settings.run / "engine" / settings.engine.folder
     try:
-        proof = read_json(folder / "certificate.json")
+        proof = read_certificate(folder / "certificate.json")
     except FileNotFoundError:
         proof = None
     # One that is of another network will be made anew.
     if proof is not None and Geometry.of(proof["geometry"]) == settings.network.geometry:
-        yield _Engine(folder, proof, f"its engine is there, {proof['backend']} on {proof['device']}")
+        what = f"{proof['backend']} in {proof['precision']} on {proof['device']}"
+        yield _Engine(folder, proof, f"its engine is there, {what}")
         return
     with tempfile.TemporaryDirectory(prefix="unetpipe-plan-") as place:
         yield _stand_in(settings, Path(place))
 
 
 def _stand_in(settings: Settings, folder: Path) -> _Engine:
+    """The first engine that the settings allow here, of a network with random weights."""
     # Not at the top: PyTorch takes its time.
     import torch
 
-    from unetpipe.deploy.build_engine import build_engine
+    from unetpipe.deploy.build_engine import offer
+    from unetpipe.deploy.calibrate import calibrate
     from unetpipe.deploy.export import export
+    from unetpipe.deploy.quantize import writable, write_forms
+    from unetpipe.nets.build import build
     from unetpipe.nets.checkpoint import save_checkpoint
-    from unetpipe.nets.unet import UNet
 
     torch.manual_seed(settings.seed)
-    classes = list(settings.classes)
-    checkpoint, onnx, build = folder / "checkpoint.safetensors", folder / "model.onnx", folder / "build.json"
-    save_checkpoint(checkpoint, UNet(settings.network, len(classes)), {"classes": classes})
+    network, classes = settings.network, list(settings.classes)
+    checkpoint, onnx, candidates = folder / "checkpoint.safetensors", folder / "model.onnx", folder / "candidates.json"
+    save_checkpoint(checkpoint, build(network, len(classes)), {"classes": classes})
     export(checkpoint, onnx, folder / "model.json")
-    tile = None if settings.predict.tile is None else list(settings.network.tile(settings.predict.tile))
-    build_engine(onnx, folder / "engine", build, settings=settings.engine, tile=tile, batch=settings.predict.batch or 1)
-    facts = read_build(folder)
-    here = device_class(facts["backend"])
-    facts |= {"engine_digest": digest(folder / "engine"), "device_class": here}
-    return _Engine(folder, facts, f"no engine yet; {facts['backend']} with random weights stands in")
+    model, _ = onnx_file.read(onnx)
+    noise = np.random.default_rng(settings.seed).standard_normal(network.geometry.tile_for((1, 1, 1)))
+    able, refused = writable(model, settings.engine.precisions)
+    ranges = calibrate(model, [noise.astype(np.float32)], cores=1) if "int8" in able else {}
+    write_forms(model, able, ranges, folder / "quantized")
+    write_json(folder / "quantized.json", {"refused": refused})
+    tile = None if settings.predict.tile is None else list(network.tile(settings.predict.tile))
+    offer(
+        onnx, candidates, settings=settings.engine, tile=tile, batch=settings.predict.batch or 1,
+        quantized=folder / "quantized.json", most=1,
+    )  # fmt: skip
+    (candidate,) = read_json(candidates)["candidates"]
+    place = folder / candidate["folder"]
+    facts = read_build(place)
+    facts |= {"engine_digest": digest(place / ENGINE), "device_class": device_class(facts["backend"])}
+    why = f"no engine yet; {facts['backend']} in {facts['precision']} with random weights stands in"
+    return _Engine(place, facts, why)

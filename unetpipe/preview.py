@@ -15,6 +15,7 @@ from unetpipe.config import Settings
 from unetpipe.errors import UserError
 from unetpipe.files import read_json
 from unetpipe.grid import AXES, Geometry, Region
+from unetpipe.handover import read_allocated, read_certificate
 from unetpipe.predict import predict
 from unetpipe.volume import VolumeFile
 
@@ -96,7 +97,7 @@ def preview(settings: Settings, name: str, region: Region, *, workers: int | Non
         )
     run = RESULTS / settings.run
     volume = run / "volumes" / name / "volume.json"
-    certificate = run / "engine" / f"{settings.engine.backend}-{settings.engine.precision}" / "certificate.json"
+    certificate = run / "engine" / settings.engine.folder / "certificate.json"
     if absent := [path for path in (certificate, volume) if not path.exists()]:
         what = {certificate: "no engine that is trained and certified", volume: "no measured volume"}
         raise UserError(
@@ -138,7 +139,7 @@ def preview(settings: Settings, name: str, region: Region, *, workers: int | Non
         grace_seconds=settings.predict.grace_seconds,
         patience_seconds=settings.predict.patience_seconds,
     )
-    description, facts = read_json(allocated), read_json(done)
+    description, facts = read_allocated(allocated), read_json(done)
     return Preview(
         store=Path(description["probability"]),
         region=region,
@@ -152,7 +153,7 @@ def preview(settings: Settings, name: str, region: Region, *, workers: int | Non
 
 def _refuse_other_network(asked: str, settings: Settings, certificate: Path, command: str) -> None:
     """UserError if the engine was made with other settings than these, as far as it shows."""
-    proof = read_json(certificate)
+    proof = read_certificate(certificate)
     differing = []
     if proof["classes"] != list(settings.classes):
         differing.append(

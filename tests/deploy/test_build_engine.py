@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 from onnx_unet import unet
 
@@ -23,16 +22,21 @@ def without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("unetpipe.engines.onnxruntime.gpu", lambda: None)
 
 
-def build(exported: Any, folder: Path, tile: list[int] | None = None, batch: int = 1, **settings: Any) -> Any:
+def offer(exported: Any, folder: Path, tile: list[int] | None = None, batch: int = 1, **settings: Any) -> Any:
+    """What the rule writes."""
     build_engine(
-        exported.onnx,
-        folder / "engine",
-        folder / "build.json",
-        settings=config.Engine(**settings),
-        tile=tile,
-        batch=batch,
-    )
-    return read_json(folder / "build.json")
+        exported.onnx, folder / "candidates.json", settings=config.Engine(**settings), tile=tile, batch=batch
+    )  # fmt: skip
+    return read_json(folder / "candidates.json")
+
+
+def build(exported: Any, folder: Path, tile: list[int] | None = None, batch: int = 1, **settings: Any) -> Any:
+    """The build.json of the only candidate."""
+    (candidate,) = offer(exported, folder, tile, batch, **{"precision": "fp32", **settings})["candidates"]
+    assert candidate["folder"] == "candidates/fp32"
+    facts = read_json(folder / "candidates" / "fp32" / "build.json")
+    assert candidate == {"precision": "fp32", "backend": facts["backend"], "folder": "candidates/fp32"}
+    return facts
 
 
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
@@ -48,13 +52,13 @@ def test_what_is_built_can_be_loaded_for_any_call(
     assert facts["geometry"]["border"] == [0, 20, 20]
     assert facts["onnx_digest"] == digest(exported.onnx)
     assert facts["checkpoint_digest"] == digest(exported.checkpoint)
-    assert facts["engine_digest"] == digest(tmp_path / "engine")
-    assert facts["bytes"] == (tmp_path / "engine").stat().st_size
+    assert facts["engine_digest"] == digest(tmp_path / "candidates" / "fp32" / "engine")
+    assert facts["bytes"] == (tmp_path / "candidates" / "fp32" / "engine").stat().st_size
     assert facts["seconds"] > 0
     assert facts["device_class"] == device_class(backend)
     assert facts["binding"]["library"] == f"{backend} {facts['versions'][backend]}"
     for tile, batch in [((1, 44, 52), 1), ((1, 60, 44), 3)]:
-        engine = load_engine(tmp_path, tile=tile, batch=batch, threads=1)
+        engine = load_engine(tmp_path / "candidates" / "fp32", tile=tile, batch=batch, threads=1)
         assert engine.run(np.zeros((batch, *tile), np.float32)).shape == (batch, 3, 1, tile[1] - 40, tile[2] - 40)
         engine.close()
 
@@ -74,24 +78,25 @@ def test_auto_measures_on_a_processor_and_says_what(exported: Any, tmp_path: Pat
 def test_auto_leaves_out_what_is_not_installed(
     exported: Any, tmp_path: Path, without_gpu: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(OpenVINO, "unavailable", lambda self, purpose: "not installed")
+    monkeypatch.setattr(OpenVINO, "unavailable", lambda self, purpose, precision: "not installed")
     facts = build(exported, tmp_path, tile=[1, 60, 60])
     assert facts["backend"] == "onnxruntime"
     assert facts["candidates"]["openvino"] == {"unavailable": "not installed"}
 
 
 def test_tensorrt_without_a_gpu_names_what_there_is(exported: Any, tmp_path: Path, without_gpu: None) -> None:
-    (tmp_path / "build.json").write_text("of an earlier engine")
-    with pytest.raises(UserError, match=r"built with tensorrt\n(.|\n)*(cannot be loaded|no NVIDIA GPU)(.|\n)*openvino"):
+    (tmp_path / "candidates.json").write_text("of an earlier engine")
+    reason = r"tensorrt in fp32\n(.|\n)*(cannot be loaded|no NVIDIA GPU)(.|\n)*openvino"
+    with pytest.raises(UserError, match=reason):
         build(exported, tmp_path, backend="tensorrt")
-    assert not (tmp_path / "build.json").exists()
-    assert not (tmp_path / "engine").exists()
+    assert not (tmp_path / "candidates.json").exists()
+    assert not (tmp_path / "candidates" / "fp32" / "engine").exists()
 
 
 def test_no_engine_at_all_names_every_reason(
     exported: Any, tmp_path: Path, without_gpu: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unetpipe.engines.select._FOR_PROCESSORS", ())
+    monkeypatch.setattr("unetpipe.engines.select._ALL", ("tensorrt", "tensorrt_rtx"))
     with pytest.raises(UserError, match=r"tensorrt: (.|\n)*tensorrt_rtx: (.|\n)*install openvino"):
         build(exported, tmp_path)
 
@@ -121,7 +126,7 @@ def test_auto_measures_networks_in_3d_too(stack: Stack, tmp_path: Path, without_
     assert facts["geometry"]["dimensions"] == 3
     assert facts["candidates"]["openvino"]["tile"] == [20, 44, 52]
     assert facts["candidates"]["onnxruntime"]["seconds_per_call"] > 0
-    engine = load_engine(tmp_path, tile=(22, 48, 44), batch=2, threads=1)
+    engine = load_engine(tmp_path / "candidates" / "fp32", tile=(22, 48, 44), batch=2, threads=1)
     assert engine.run(np.zeros((2, 22, 48, 44), np.float32)).shape == (2, 3, 6, 8, 4)
     engine.close()
 
@@ -139,14 +144,20 @@ def test_left_out_the_tile_is_the_largest_that_a_volume_is_cut_into(
         assert build(network, tmp_path, backend="tensorrt_rtx")["profile"]["tile"] == tile
 
 
-def test_the_precision_is_that_of_the_file(exported: Any, tmp_path: Path) -> None:
-    model = onnx.load(exported.onnx)
-    (item,) = (item for item in model.metadata_props if item.key == "precision")
-    item.value = '"bf16"'
-    exported = type(exported)(tmp_path)
-    onnx.save(model, exported.onnx)
-    with pytest.raises(UserError, match=r"precision fp32 was to be built(.|\n)*of precision bf16"):
-        build(exported, tmp_path)
+def test_precisions_that_are_not_to_be_had_are_skipped_with_their_reason(
+    exported: Any, tmp_path: Path, without_gpu: None
+) -> None:
+    offered = offer(exported, tmp_path, backend="onnxruntime", precision=["fp16", "fp32"])
+    assert [candidate["precision"] for candidate in offered["candidates"]] == ["fp32"]
+    (skipped,) = offered["skipped"]
+    assert skipped["precision"] == "fp16"
+    assert skipped["why"]
+
+
+def test_no_precision_at_all_names_every_reason(exported: Any, tmp_path: Path, without_gpu: None) -> None:
+    with pytest.raises(UserError, match=r"in fp16 or int8\n(.|\n)*fp16: .*\n *int8: .*int8(.|\n)*engine\.precision"):
+        offer(exported, tmp_path, backend="onnxruntime", precision=["fp16", "int8"])
+    assert not (tmp_path / "candidates.json").exists()
 
 
 def test_a_file_that_is_no_network_is_refused(exported: Any, tmp_path: Path) -> None:

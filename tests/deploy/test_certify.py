@@ -42,6 +42,7 @@ class FakeEngine:
 
     run: Callable[[Batch], Batch]
     device = "a processor"
+    library = "fake 1.2"
     closed = False
 
     def close(self) -> None:
@@ -58,6 +59,7 @@ class Case:
     calls: list[dict[str, Any]]
     engines: list[FakeEngine]
     build: dict[str, Any]
+    """Of the only candidate, unless a test says more."""
 
     @property
     def certificate(self) -> Path:
@@ -67,24 +69,37 @@ class Case:
         self,
         volumes: list[Path],
         role: str = "validate",
-        spoil: Spoil = lambda result: result,
+        spoil: Spoil | dict[str, Spoil] = lambda result: result,
         tile: list[int] | None = TILE,
         **bounds: Any,
     ) -> Any:
         def load(folder: Path, **how: Any) -> FakeEngine:
-            assert folder == self.folder
+            assert folder.parent == self.folder / "candidates"
             self.calls.append(how)
-            self.engines.append(FakeEngine(lambda images: spoil(pytorch(self.network)(images).copy())))
+            spoils = spoil[folder.name] if isinstance(spoil, dict) else spoil
+            self.engines.append(FakeEngine(lambda images: spoils(pytorch(self.network)(images).copy())))
             return self.engines[-1]
 
         self.monkeypatch.setattr("unetpipe.deploy.certify.load_engine", load)
         self.monkeypatch.setattr("unetpipe.deploy.certify.device_class", lambda backend: DEVICE_CLASS | {"of": backend})
-        write_json(self.folder / "build.json", self.build)
+        offered = []
+        for precision in spoil if isinstance(spoil, dict) else [self.build["precision"]]:
+            place = self.folder / "candidates" / precision
+            place.mkdir(parents=True, exist_ok=True)
+            (place / "engine").write_bytes(f"an engine in {precision}".encode())
+            write_json(
+                place / "build.json",
+                {**self.build, "precision": precision, "engine_digest": digest(place / "engine")},
+            )
+            offered.append({"precision": precision, "backend": "fake", "folder": f"candidates/{precision}"})
+        skipped = [{"precision": "fp16", "why": "the processor does not know it"}]
+        write_json(self.folder / "candidates.json", {"candidates": offered, "skipped": skipped})
         certify(
             self.folder / "checkpoint.safetensors",
+            self.folder / "candidates.json",
+            volumes,
             self.folder / "engine",
             self.folder / "build.json",
-            volumes,
             self.certificate,
             role=role,
             tile=tile,
@@ -106,7 +121,6 @@ def case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: config.Networ
     threads = torch.get_num_threads()
     torch.manual_seed(2)
     save_checkpoint(tmp_path / "checkpoint.safetensors", UNet(network, len(CLASSES)), {"classes": CLASSES})
-    (tmp_path / "engine").write_bytes(b"an engine")
     build = {
         "backend": "fake",
         "precision": "fp32",
@@ -196,7 +210,7 @@ def test_a_spoilt_engine_gets_none_and_loses_an_old_one(
     case.certify(volumes, role)
     with pytest.raises(UserError, match=found) as refusal:
         case.certify(volumes, role, spoil)
-    assert str(case.folder / "engine") in refusal.value.asked
+    assert str(case.folder / "candidates" / "fp32" / "engine") in refusal.value.asked
     assert "(fake, fp32) was to be certified" in refusal.value.asked
     assert "by more than 0.01" in refusal.value.asked
     assert not case.certificate.exists()
@@ -268,6 +282,38 @@ def test_the_tile_is_one_that_the_engine_takes(
     assert proof["profile"] == profile
 
 
+def same(result: Batch) -> Batch:
+    return result
+
+
+def test_the_first_that_passes_predicts_and_the_others_are_named(
+    case: Case, make_volume: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    volumes = [make_volume(grey(), labels())]
+    proof = case.certify(volumes, spoil={"int8": swapped, "bf16": same, "fp32": same})
+    assert proof["precision"] == "bf16"
+    assert (case.folder / "engine").read_bytes() == b"an engine in bf16"
+    assert read_json(case.folder / "build.json") == read_json(case.folder / "candidates" / "bf16" / "build.json")
+    assert proof["engine_digest"] == digest(case.folder / "engine")
+    (refused,) = proof["refused"]
+    assert refused["precision"] == "int8"
+    assert "falls by" in refused["why"]
+    assert max(values["fall"] for values in refused["iou"].values()) > proof["bound"]
+    assert proof["skipped"] == [{"precision": "fp16", "why": "the processor does not know it"}]
+    assert "int8) was to be certified" in caplog.text
+    assert [engine.closed for engine in case.engines] == [True, True]
+
+
+def test_where_none_passes_the_last_says_why(case: Case, make_volume: Callable[..., Path]) -> None:
+    def nothing(result: Batch) -> Batch:
+        return np.full_like(result, np.nan)
+
+    with pytest.raises(UserError, match=r"\(fake, fp32\)(.|\n)*are no probabilities"):
+        case.certify([make_volume(grey(), labels())], spoil={"int8": swapped, "fp32": nothing})
+    assert not case.certificate.exists()
+    assert not (case.folder / "engine").exists()
+
+
 @pytest.fixture(scope="module", params=["2D", "3D"])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a checkpoint and its ONNX file."""
@@ -281,14 +327,18 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
 def test_real_engines_pass(model: Path, tmp_path: Path, make_volume: Callable[..., Path], backend: Any) -> None:
-    engine, build, certificate = (tmp_path / name for name in ("engine", "build.json", "certificate.json"))
+    candidates, engine, build, certificate = (
+        tmp_path / name for name in ("candidates.json", "engine", "build.json", "certificate.json")
+    )
     tile = list(load_checkpoint(model / "checkpoint.safetensors")[0].geometry.tile_for((3, 12, 20)))
-    build_engine(model / "model.onnx", engine, build, settings=config.Engine(backend=backend), tile=tile, batch=2)
+    settings = config.Engine(backend=backend, precision="fp32")
+    build_engine(model / "model.onnx", candidates, settings=settings, tile=tile, batch=2)
     certify(
         model / "checkpoint.safetensors",
+        candidates,
+        [make_volume(grey(), labels())],
         engine,
         build,
-        [make_volume(grey(), labels())],
         certificate,
         role="validate",
         tile=tile,

@@ -128,6 +128,7 @@ def test_metadata_tell_all_that_an_engine_must_know(exported: Any) -> None:
         "normalisation": "per section",
         "network": Network(width=4, depth=2, dropout=0.5).model_dump(mode="json"),
         "precision": "fp32",
+        "form": "fp32",
         "checkpoint_digest": digest(exported.checkpoint),
         "opset": 18,
         "version": unetpipe.__version__,

@@ -1,16 +1,24 @@
 """Small networks for all engines."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from onnx_unet import unet
 
+from unetpipe.deploy.calibrate import calibrate
+from unetpipe.deploy.forms import write_form
+from unetpipe.engines import onnx_file
 from unetpipe.grid import Shape
 
 MakeNetwork = Callable[..., Path]
+
+
+InForm = Callable[[Path, str], Path]
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,25 @@ def make_network(tmp_path_factory: pytest.TempPathFactory) -> MakeNetwork:
         return path
 
     return make
+
+
+@pytest.fixture(scope="session")
+def in_form(tmp_path_factory: pytest.TempPathFactory) -> InForm:
+    """A function that writes a network in another form, calibrated on noise, and gives the ONNX file."""
+
+    @functools.cache
+    def write(network: Path, form: str) -> Path:
+        if form == "fp32":
+            return network
+        model, described = onnx_file.read(network)
+        geometry = described.geometry
+        tile = geometry.tile_for([2 * n for n in geometry.pooling] if geometry.dimensions == 3 else (1, 24, 24))
+        tiles = np.random.default_rng(1).standard_normal((2, *tile)).astype(np.float32)
+        path = tmp_path_factory.mktemp("form") / f"{form}.onnx"
+        path.write_bytes(write_form(model, form, calibrate(model, tiles, 1)).SerializeToString(deterministic=True))
+        return path
+
+    return write
 
 
 @pytest.fixture(scope="session")

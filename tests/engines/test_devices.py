@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from unetpipe.config import Precision
 from unetpipe.engines.devices import Processor, gpu, processor
 
 X86 = """\
@@ -50,6 +51,26 @@ def test_a_processor_without_a_name(tmp_path: Path) -> None:
 
 def test_elsewhere_than_on_linux_the_architecture_is_known(tmp_path: Path) -> None:
     assert processor(tmp_path / "none") == Processor(os.uname().machine, ())
+
+
+@pytest.mark.parametrize(
+    ("features", "precision", "lacks"),
+    [
+        pytest.param((), "fp32", False, id="fp32 everywhere"),
+        pytest.param(("avx2", "avx512f"), "int8", True, id="saturating products"),
+        pytest.param(("avx_vnni",), "int8", False, id="avx_vnni"),
+        pytest.param(("avx512_vnni",), "int8", False, id="avx512_vnni"),
+        pytest.param(("avx512_vnni",), "bf16", True, id="int8 without bf16"),
+        pytest.param(("avx512_bf16",), "bf16", False, id="avx512_bf16"),
+        pytest.param(("amx_bf16", "amx_int8"), "int8", False, id="amx"),
+        pytest.param(("asimddp", "bf16", "i8mm"), "bf16", True, id="Arm"),
+    ],
+)
+def test_what_a_processor_lacks(features: tuple[str, ...], precision: Precision, lacks: bool) -> None:
+    reason = Processor("P", features).lacks(precision)
+    assert (reason is not None) == lacks
+    if reason:
+        assert f"P has no instructions for products of {precision}" in reason
 
 
 @pytest.mark.gpu

@@ -18,7 +18,7 @@ def test_a_network_is_read_with_its_description(small: Path) -> None:
     assert model == onnx.load(small)
     assert described.geometry == Network(depth=2).geometry
     assert described.classes == ("membrane", "inside", "outside")
-    assert described.precision == "fp32"
+    assert (described.precision, described.form) == ("fp32", "fp32")
     assert described.metadata["checkpoint_digest"] == "0" * 64
 
 
@@ -50,6 +50,8 @@ def test_a_truncated_file(small: Path, tmp_path: Path) -> None:
     [
         pytest.param("classes", None, id="no classes"),
         pytest.param("precision", None, id="no precision"),
+        pytest.param("precision", json.dumps("fp8"), id="unknown precision"),
+        pytest.param("form", None, id="no form"),
         pytest.param("geometry", json.dumps({"border": [0, 8, 8]}), id="half a geometry"),
         pytest.param("geometry", "{", id="no JSON"),
     ],
@@ -64,3 +66,9 @@ def test_a_network_of_other_origin(small: Path, tmp_path: Path, key: str, value:
     onnx.save(model, tmp_path / "model.onnx")
     with pytest.raises(UserError, match="does not describe a network of this version"):
         onnx_file.read(tmp_path / "model.onnx")
+
+
+def test_another_form_than_the_library_takes_is_refused(small: Path) -> None:
+    assert onnx_file.read_form(small, lambda precision: precision)[1].form == "fp32"
+    with pytest.raises(UserError, match=r"has the form fp32; the library takes fp32-other(.|\n)*rule quantize"):
+        onnx_file.read_form(small, lambda precision: f"{precision}-other")

@@ -157,12 +157,22 @@ def test_convolutions_in_3d_become_sums_of_2d(kernel: tuple[int, ...], bias: boo
 
 
 @pytest.mark.parametrize(
+    ("kernel", "gaps"), [((3, 3, 3), (2, 1, 3)), ((2, 3, 1), (4, 2, 5)), ((1, 3, 3), (7, 3, 4))], ids=str
+)
+def test_so_do_those_of_voxels_that_are_no_neighbours(kernel: tuple[int, ...], gaps: tuple[int, ...]) -> None:
+    model = network("Conv", random(6, 5, *kernel), dilations=gaps)
+    found = convolve_sections(model)
+    assert operations(found).count("Conv") == kernel[0]
+    assert {len(array.dims) for array in found.graph.initializer} <= {1, 4}
+    assert_same(model, found, 5)
+
+
+@pytest.mark.parametrize(
     "how",
     [
         pytest.param({"pads": [0, 1, 1, 0, 1, 1]}, id="padding"),
         pytest.param({"auto_pad": "SAME_UPPER"}, id="padding by name"),
         pytest.param({"strides": [2, 1, 1]}, id="steps"),
-        pytest.param({"dilations": [1, 2, 2]}, id="gaps"),
         pytest.param({"group": 2}, id="groups"),
     ],
 )

@@ -4,29 +4,72 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from engines import make_engine_in
 
 from unetpipe import config
-from unetpipe.deploy.build_engine import build_engine
 from unetpipe.engines import load_engine, select
 from unetpipe.engines.tensorrt import TensorRT
 from unetpipe.errors import UserError
-from unetpipe.files import digest, read_json
+from unetpipe.files import digest
 from unetpipe.grid import Shape
 
 
 def build(network: Path, folder: Path, backend: Any, tile: list[int] | None = None) -> Any:
-    settings = config.Engine(backend=backend, max_batch=4)
-    build_engine(network, folder / "engine", folder / "build.json", settings=settings, tile=tile, batch=2)
-    return read_json(folder / "build.json")
+    return make_engine_in(folder, network, backend, tile=tile, batch=2, max_batch=4)
 
 
-def test_auto_takes_tensorrt_where_it_can_run(monkeypatch: pytest.MonkeyPatch, small: Path) -> None:
-    monkeypatch.setattr(
-        TensorRT, "unavailable", lambda self, purpose: None if self.name == "tensorrt_rtx" else "not installed"
-    )
-    choice = select.choose("auto", small, select.Profile((1, 1, 1), (1, 60, 60)), ["8.6"])
+@pytest.fixture
+def one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorRT-RTX can run, TensorRT cannot."""
+
+    def unavailable(library: TensorRT, purpose: str, precision: str) -> str | None:
+        return None if library.name == "tensorrt_rtx" else "not installed"
+
+    monkeypatch.setattr(TensorRT, "unavailable", unavailable)
+
+
+def test_auto_takes_tensorrt_where_it_can_run(one_gpu: None, small: Path) -> None:
+    settings = config.Engine(compute_capabilities=["8.6"])
+    profile = select.Profile((1, 1, 1), (1, 60, 60))
+    choice = select.choose(settings, "fp32", select.Networks(small), profile)
     assert choice.backend == TensorRT("tensorrt_rtx", ("8.6",))
-    assert choice.candidates == {"tensorrt": {"unavailable": "not installed"}, "tensorrt_rtx": {"unavailable": None}}
+    assert choice.candidates["tensorrt"] == {"unavailable": "not installed"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        pytest.param({"precision": "int8"}, ["int8"], id="one"),
+        pytest.param({"precision": ["bf16", "fp32", "bf16"]}, ["bf16", "fp32"], id="a list, each once"),
+        pytest.param({"backend": "openvino"}, ["int8", "bf16", "fp32"], id="auto on a processor"),
+        pytest.param({"backend": "tensorrt"}, ["fp16", "bf16", "fp32"], id="auto on a GPU"),
+    ],
+)
+def test_a_ladder_of_precisions(settings: dict[str, Any], wanted: list[str]) -> None:
+    assert list(select.ladder(config.Engine(**settings))) == wanted
+
+
+def test_with_a_gpu_auto_takes_its_precisions(one_gpu: None) -> None:
+    assert select.ladder(config.Engine()) == ("fp16", "bf16", "fp32")
+
+
+def test_without_a_gpu_auto_takes_those_of_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TensorRT, "unavailable", lambda self, purpose, precision: "no GPU")
+    assert select.ladder(config.Engine()) == ("int8", "bf16", "fp32")
+
+
+def test_a_library_that_was_chosen_is_not_measured_again(monkeypatch: pytest.MonkeyPatch, small: Path) -> None:
+    monkeypatch.setattr(TensorRT, "unavailable", lambda self, purpose, precision: "no GPU")
+    monkeypatch.setattr(select, "measure", lambda *_: pytest.fail("measured"))
+    profile = select.Profile((1, 1, 1), (1, 60, 60))
+    choice = select.choose(config.Engine(), "fp32", select.Networks(small), profile, like="onnxruntime")
+    assert choice.backend.name == "onnxruntime"
+
+
+def test_a_form_that_is_not_there_is_named(small: Path, tmp_path: Path) -> None:
+    form = select.backend("openvino").form("int8")
+    with pytest.raises(UserError, match=rf"in int8(.|\n)*{form}(.|\n)*rule quantize"):
+        select.Networks(small, tmp_path).of(select.backend("openvino"), "int8")
 
 
 @pytest.mark.parametrize(
@@ -75,7 +118,9 @@ class TestLoading:
             self.load(folder)
 
     def test_a_library_that_is_gone(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("unetpipe.engines.select.OnnxRuntime.unavailable", lambda self, purpose: "not installed")
+        monkeypatch.setattr(
+            "unetpipe.engines.select.OnnxRuntime.unavailable", lambda self, purpose, precision: "not installed"
+        )
         with pytest.raises(UserError, match="not installed"):
             self.load(folder)
 
@@ -108,6 +153,6 @@ class TestLoading:
             "batch": [1, 2, 4],
             "tile": [1, 60, 52],
         }
-        monkeypatch.setattr(TensorRT, "unavailable", lambda self, purpose: None)
+        monkeypatch.setattr(TensorRT, "unavailable", lambda self, purpose, precision: None)
         with pytest.raises(UserError, match=message):
             load_engine(tmp_path, tile=tile, batch=batch, threads=1)

@@ -9,6 +9,7 @@ from typing import Any
 import onnx
 import pytest
 
+from unetpipe.config import Precision
 from unetpipe.engines.contract import Profile
 from unetpipe.engines.devices import Gpu
 from unetpipe.engines.tensorrt import TensorRT
@@ -59,7 +60,7 @@ def test_rtx_builds_without_a_gpu_and_twice_the_same(
 ) -> None:
     network = make_network(*channels, **settings)
     profile = Profile((1, 2, 8), tile)
-    assert RTX.unavailable("build") is None
+    assert RTX.unavailable("build", "fp32") is None
     start = time.perf_counter()
     facts = RTX.build(network, tmp_path / "engine", profile)
     seconds = time.perf_counter() - start
@@ -79,6 +80,36 @@ def test_rtx_builds_without_a_gpu_and_twice_the_same(
             "probability": {"type": "float32", "shape": [None, 3, *sizes_of_result]},
         },
     }
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8"])
+def test_rtx_builds_in_other_precisions_and_twice_the_same(
+    precision: Precision, case: Any, in_form: Callable[[Path, str], Path], tmp_path: Path, without_gpu: None
+) -> None:
+    assert RTX.unavailable("build", precision) is None
+    network = in_form(case.network, RTX.form(precision))
+    profile = Profile((1, 2, 8), case.tile)
+    facts = RTX.build(network, tmp_path / "engine", profile)
+    assert RTX.build(network, tmp_path / "again", profile) == facts
+    assert digest(tmp_path / "engine") == digest(tmp_path / "again")
+    # Values go in and out in fp32 whatever the precision.
+    assert {value["type"] for value in facts["signature"].values()} == {"float32"}
+    assert facts["profile"] == {"batch": [1, 2, 8] if precision == "fp16" else [2, 2, 2], "tile": list(case.tile)}
+
+
+def test_rtx_refuses_the_form_of_processors(
+    small: Path, in_form: Callable[[Path, str], Path], tmp_path: Path, without_gpu: None
+) -> None:
+    with pytest.raises(UserError, match=r"has the form int8-asymmetric; the library takes int8-symmetric"):
+        RTX.build(in_form(small, "int8-asymmetric"), tmp_path / "engine", PROFILE)
+
+
+def test_older_cards_have_no_bf16() -> None:
+    library = TensorRT("tensorrt_rtx", ("7.5", "8.6"))
+    assert library.unavailable("build", "bf16") == (
+        "GPUs of compute capability 7.5 do not compute in bf16, but from 8.0 on"
+    )
+    assert library.unavailable("build", "int8") is None
 
 
 @pytest.mark.parametrize("other", ["weights", "profile", "capabilities"])
@@ -138,7 +169,9 @@ def test_rtx_cannot_run_without_a_gpu_and_says_so(small: Path, tmp_path: Path, w
 
 def test_rtx_runs_only_on_cards_that_it_was_built_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("unetpipe.engines.tensorrt.gpu", lambda: Gpu("NVIDIA H100", "9.0", "580.1"))
-    assert "NVIDIA H100 (compute capability 9.0, driver 580.1) is none of those" in (RTX.unavailable("run") or "")
+    assert "NVIDIA H100 (compute capability 9.0, driver 580.1) is none of those" in (
+        RTX.unavailable("run", "fp32") or ""
+    )
 
 
 def test_tensorrt_is_bound_to_its_card_and_rtx_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +189,7 @@ def test_tensorrt_is_bound_to_its_card_and_rtx_is_not(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("name", ["tensorrt", "tensorrt_rtx"])
 def test_a_missing_package_is_named_with_its_extra(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, name, None)
-    reason = TensorRT(name).unavailable("build")
+    reason = TensorRT(name).unavailable("build", "fp32")
     assert reason is not None
     assert f"the package {name} cannot be loaded" in reason
     assert reason.endswith(f"it comes with unetpipe[{name.replace('_', '-')}]")

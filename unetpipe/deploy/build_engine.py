@@ -1,38 +1,42 @@
-"""Compile the ONNX file for the hardware that will predict."""
+"""Compile the network for the hardware that will predict, in each precision that may."""
 
 import logging
-import time
-from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-import onnx as onnx_format
-
-import unetpipe
 from unetpipe import config
+from unetpipe.deploy.candidate import compile_engine, profile_for
 from unetpipe.engines import onnx_file
-from unetpipe.engines.contract import Profile
-from unetpipe.engines.select import choose
+from unetpipe.engines.select import BUILD, ENGINE, Networks, choose, ladder
 from unetpipe.errors import UserError
-from unetpipe.files import digest, replacing, write_json
-from unetpipe.grid import triple
+from unetpipe.files import write_json
 
 log = logging.getLogger(__name__)
 
 
 def build_engine(
-    onnx: Path, engine: Path, build: Path, *, settings: config.Engine, tile: list[int] | None, batch: int
+    onnx: Path,
+    candidates: Path,
+    *,
+    settings: config.Engine,
+    tile: list[int] | None,
+    batch: int,
+    quantized: Path | None = None,
 ) -> None:
     """Back the rule ``build_engine``.
+
+    Each precision of ``settings`` that this machine computes in becomes an engine in a folder of its own, beside
+    ``candidates`` and with its name. ``certify`` takes the first that is as good as PyTorch.
 
     Parameters
     ----------
     onnx:
-        The network, as ``export`` writes it.
-    engine:
-        The result, for one library and version; TensorRT's also for one device.
-    build:
-        JSON that says how it came about: the library and why it was taken, versions, digests, calls that it can take.
-        It is written last.
+        The network in fp32, as ``export`` writes it.
+    candidates:
+        JSON that names the engines in the order of preference, and says why a precision is not among them. It is
+        written last.
+    quantized:
+        ``quantized.json``, beside the folder with the network in other precisions; None where only fp32 is asked for.
     tile:
         Input of the network in prediction, (z, y, x) voxels; None where it is chosen for each volume.
     batch:
@@ -41,57 +45,51 @@ def build_engine(
     Raises
     ------
     UserError
-        If the library that the settings ask for is not there, or cannot build the network; or if the precision is not
-        that of the network.
+        If no engine can be built.
     """
-    build.unlink(missing_ok=True)
+    offer(onnx, candidates, settings=settings, tile=tile, batch=batch, quantized=quantized)
+
+
+def offer(
+    onnx: Path,
+    candidates: Path,
+    *,
+    settings: config.Engine,
+    tile: list[int] | None,
+    batch: int,
+    quantized: Path | None = None,
+    most: int | None = None,
+) -> None:
+    """:func:`build_engine`, of so many engines at ``most``; of all where left out."""
+    candidates.unlink(missing_ok=True)
     _, described = onnx_file.read(onnx)
-    if described.precision != settings.precision:
+    profile = profile_for(described.geometry, tile, batch, settings.max_batch)
+    networks = Networks(onnx, None if quantized is None else quantized.with_suffix(""))
+    rungs = ladder(settings)
+    built: list[dict[str, Any]] = []
+    skipped: list[dict[str, str]] = []
+    for precision in rungs:
+        if len(built) == most:
+            break
+        folder = candidates.with_suffix("") / precision
+        try:
+            choice = choose(settings, precision, networks, profile, like=built[0]["backend"] if built else None)
+            compile_engine(
+                networks.of(choice.backend, precision), folder / ENGINE, folder / BUILD,
+                choice=choice, asked=settings.backend, profile=profile,
+            )  # fmt: skip
+        except UserError as error:
+            if len(rungs) == 1:
+                raise
+            log.info("no engine in %s: %s", precision, error.found)
+            skipped.append({"precision": precision, "why": error.found})
+            continue
+        place = str(folder.relative_to(candidates.parent))
+        built.append({"precision": precision, "backend": choice.backend.name, "folder": place})
+    if not built:
         raise UserError(
-            f"an engine of precision {settings.precision} was to be built from {onnx}",
-            f"the network there is of precision {described.precision}",
-            "precision is a property of the ONNX file: export it in that precision",
+            f"an engine was to be built in {' or '.join(rungs)}",
+            "".join(f"\n    {item['precision']}: {item['why']}" for item in skipped),
+            "set engine.backend or engine.precision to `auto`",
         )
-    geometry = described.geometry
-    profile = Profile(
-        batch=(1, batch, max(batch, settings.max_batch)),
-        tile=geometry.tile_for(geometry.most_kept) if tile is None else triple(tile),
-    )
-    if not geometry.is_legal(profile.tile):
-        near = geometry.tile_for([max(1, n) for n in geometry.output(profile.tile)])
-        raise UserError(
-            f"an engine was to be built for tiles of {list(profile.tile)} (z, y, x)",
-            "the network cannot take them",
-            f"set predict.tile to a size such as {list(near[3 - geometry.dimensions :])}, or leave it out",
-        )
-    choice = choose(settings.backend, onnx, profile, settings.compute_capabilities)
-    log.info("building with %s: %s", choice.backend.name, choice.why)
-    start = time.perf_counter()
-    with replacing(engine) as temporary:
-        facts = choice.backend.build(onnx, temporary, profile)
-    seconds = time.perf_counter() - start
-    binding = choice.backend.binding()
-    library, _, version = binding["library"].partition(" ")
-    write_json(
-        build,
-        {
-            "backend": choice.backend.name,
-            "asked": settings.backend,
-            "why": choice.why,
-            "candidates": choice.candidates,
-            "precision": described.precision,
-            "profile": facts["profile"],
-            "capabilities": facts.get("capabilities"),
-            "binding": binding,
-            "device_class": choice.backend.device_class(),
-            "classes": list(described.classes),
-            "geometry": asdict(geometry),
-            "onnx_digest": digest(onnx),
-            "checkpoint_digest": described.metadata["checkpoint_digest"],
-            "engine_digest": digest(engine),
-            "bytes": engine.stat().st_size,
-            "seconds": round(seconds, 3),
-            "versions": {"unetpipe": unetpipe.__version__, "onnx": onnx_format.__version__, library: version},
-        },
-    )
-    log.info("%.1f MB in %.1f s", engine.stat().st_size / 1e6, seconds)
+    write_json(candidates, {"candidates": built, "skipped": skipped})

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ from numpy.typing import NDArray
 
 from unetpipe import config
 from unetpipe.data.tiles import labelled_tiles
-from unetpipe.deploy.compare import Comparison, Run, compare, judge
-from unetpipe.engines import device_class, load_engine
+from unetpipe.deploy.compare import Comparison, RefusedError, Run, compare, judge
+from unetpipe.engines import Engine, device_class, load_engine
+from unetpipe.engines.select import BUILD, ENGINE, read_build
 from unetpipe.errors import UserError
-from unetpipe.files import digest, read_json, write_json
+from unetpipe.files import digest, read_json, write_bytes, write_json
 from unetpipe.grid import Geometry, Shape, triple
 from unetpipe.nets.checkpoint import load_checkpoint
-from unetpipe.nets.unet import UNet
+from unetpipe.nets.layers import SegmentationNetwork
 from unetpipe.progress_bar import track
 from unetpipe.volume import VolumeFile
 
@@ -32,9 +34,10 @@ _MOST_KEPT = {2: (1, 512, 512), 3: (16, 128, 128)}
 
 def certify(
     checkpoint: Path,
+    candidates: Path,
+    volumes: list[Path],
     engine: Path,
     build: Path,
-    volumes: list[Path],
     certificate: Path,
     *,
     role: str,
@@ -50,14 +53,19 @@ def certify(
     testing must not choose anything. Then the classes that PyTorch gives stand for the truth, and the certificate says
     so.
 
+    The candidates are tried in their order. The first that passes predicts; the certificate names those before it, and
+    why they do not.
+
     Parameters
     ----------
-    checkpoint, engine, build:
-        ``checkpoint.safetensors``, the engine that was built from it, and ``build.json``.
+    checkpoint, candidates:
+        ``checkpoint.safetensors``, and what ``build_engine`` has made of it.
     volumes:
         ``volume.json`` of the volumes to take tiles from.
+    engine, build:
+        Copies of the engine that has passed, and of its ``build.json``.
     certificate:
-        The result, JSON; not there unless the engine has passed.
+        The result, JSON; not there unless an engine has passed. It lies beside the two.
     role:
         Of these volumes.
     tile:
@@ -71,72 +79,114 @@ def certify(
     Raises
     ------
     UserError
-        If the engine does not pass, or if there is no tile to compare.
+        If no engine passes, or if there is no tile to compare.
     """
     certificate.unlink(missing_ok=True)
-    description = read_json(build)
+    offered = read_json(candidates)
     sources = [VolumeFile.read(path) for path in volumes]
     network, metadata = load_checkpoint(checkpoint)
-    classes: list[str] = metadata["classes"]
-    shape = _tile(network.geometry, description["profile"], tile, sources)
-    asked = (
-        f"the engine {engine} ({description['backend']}, {description['precision']}) was to be certified: the IoU of "
-        f"no class may be lower than with PyTorch in fp32 by more than {settings.iou_bound}"
-    )
     torch.set_num_threads(cores)
-    with closing(load_engine(engine.parent, tile=shape, batch=batch, threads=cores)) as fast:
+    gate = _Gate(network, metadata["classes"], sources, role, tile, batch, settings, cores)
+    refused: list[dict[str, Any]] = []
+    for number, candidate in enumerate(offered["candidates"], 1):
+        folder = candidates.parent / candidate["folder"]
+        try:
+            proof = gate.examine(folder)
+        except RefusedError as error:
+            if number == len(offered["candidates"]):
+                raise
+            log.warning("%s\nGoing on with the next precision.", error)
+            refused.append({"precision": candidate["precision"], "why": error.found, **error.findings})
+            continue
+        break
+    write_bytes(engine, (folder / ENGINE).read_bytes())
+    write_json(build, read_json(folder / BUILD))
+    proof |= {"checkpoint_digest": digest(checkpoint), "refused": refused, "skipped": offered["skipped"]}
+    if digest(engine) != proof["engine_digest"]:
+        raise UserError(
+            f"the engine {folder / ENGINE} was certified", "it changed meanwhile", f"delete {candidates} to build again"
+        )
+    write_json(certificate, proof)
+    if proof["tiles_from"] == "unlabelled":
+        log.warning("no labels could be used: only that engine and PyTorch agree was shown, not how good both are")
+
+
+@dataclass(frozen=True)
+class _Gate:
+    """What all candidates are compared with, and on what."""
+
+    network: SegmentationNetwork
+    classes: list[str]
+    sources: list[VolumeFile]
+    role: str
+    tile: list[int] | None
+    batch: int
+    settings: config.Certify
+    cores: int
+
+    def examine(self, folder: Path) -> dict[str, Any]:
+        """The certificate of the engine in ``folder``; UserError if it does not pass, or cannot be tried."""
+        engine, description = folder / ENGINE, read_build(folder)
+        geometry, bound = self.network.geometry, self.settings.iou_bound
+        shape = _tile(geometry, description["profile"], self.tile, self.sources)
+        asked = (
+            f"the engine {engine} ({description['backend']}, {description['precision']}) was to be certified: the IoU "
+            f"of no class may be lower than with PyTorch in fp32 by more than {bound}"
+        )
+        names = [source.name for source in self.sources]
+        with closing(load_engine(folder, tile=shape, batch=self.batch, threads=self.cores)) as fast:
+            found = self._compare(fast, shape, asked)
+        if not found.sources:
+            raise UserError(
+                asked,
+                f"{', '.join(names)}: all sections are missing, there is no tile to compare",
+                "add a volume with a section",
+            )
+        judge(found, self.classes, bound, asked)
+        log.info(
+            "%s in %s on %s passed on %d tiles of %s: largest error of a probability %.2g, %.3g %% of labels changed",
+            fast.library, description["precision"], fast.device, len(found.sources), ", ".join(names),
+            found.absolute, 100 * found.changed,
+        )  # fmt: skip
+        return {
+            "verdict": "passed",
+            "bound": bound,
+            "tiles_from": self.role if found.has_truth else "unlabelled",
+            "tiles": {
+                "count": len(found.sources),
+                "shape": list(shape),
+                "batch": self.batch,
+                "volumes": names,
+                "sources": [list(source) for source in found.sources],
+            },
+            **found.findings(self.classes),
+            "backend": description["backend"],
+            "precision": description["precision"],
+            "profile": description["profile"],
+            "device": fast.device,
+            "device_class": device_class(description["backend"]),
+            "classes": self.classes,
+            "geometry": dataclasses.asdict(geometry),
+            "engine_digest": description["engine_digest"],
+            "onnx_digest": description["onnx_digest"],
+            "tiles_digest": found.digest,
+            "versions": description["versions"],
+            "pytorch": str(torch.__version__),
+        }
+
+    def _compare(self, fast: Engine, shape: Shape, asked: str) -> Comparison:
+        geometry = self.network.geometry
 
         def run(pool: list[VolumeFile]) -> Comparison:
             # All at once, so that their number is known: there can be fewer than the settings ask for.
-            tiles = list(labelled_tiles(pool, network.geometry, shape, settings.tiles))
+            tiles = list(labelled_tiles(pool, geometry, shape, self.settings.tiles))
             shown = track(tiles, "certify", len(tiles), "tiles")
-            return compare(shown, pytorch(network), fast.run, len(classes), batch, asked)
+            return compare(shown, pytorch(self.network), fast.run, len(self.classes), self.batch, asked)
 
-        found = run(sources) if role in _LEND_LABELS else None
+        found = run(self.sources) if self.role in _LEND_LABELS else None
         if found is None or not found.sources:
-            found = run([dataclasses.replace(source, labels=None) for source in sources])
-    names = ", ".join(source.name for source in sources)
-    if not found.sources:
-        raise UserError(
-            asked, f"{names}: all sections are missing, there is no tile to compare", "add a volume with a section"
-        )
-    judge(found, classes, settings.iou_bound, asked)
-    result = {
-        "verdict": "passed",
-        "bound": settings.iou_bound,
-        "tiles_from": role if found.has_truth else "unlabelled",
-        "tiles": {
-            "count": len(found.sources),
-            "shape": list(shape),
-            "batch": batch,
-            "volumes": [source.name for source in sources],
-            "sources": [list(source) for source in found.sources],
-        },
-        **found.findings(classes),
-        "backend": description["backend"],
-        "precision": description["precision"],
-        "profile": description["profile"],
-        "device": fast.device,
-        "device_class": device_class(description["backend"]),
-        "classes": classes,
-        "geometry": dataclasses.asdict(network.geometry),
-        "engine_digest": digest(engine),
-        "onnx_digest": description["onnx_digest"],
-        "checkpoint_digest": digest(checkpoint),
-        "tiles_digest": found.digest,
-        "versions": description["versions"],
-        "pytorch": str(torch.__version__),
-    }
-    write_json(certificate, result)
-    log.info(
-        "passed on %d tiles of %s: largest error of a probability %.2g, %.3g %% of labels changed",
-        len(found.sources),
-        names,
-        found.absolute,
-        100 * found.changed,
-    )
-    if not found.has_truth:
-        log.warning("no labels could be used: only that engine and PyTorch agree was shown, not how good both are")
+            found = run([dataclasses.replace(source, labels=None) for source in self.sources])
+        return found
 
 
 def _tile(
@@ -151,7 +201,7 @@ def _tile(
     return geometry.tile_for([min(most, n) for most, n in zip(_MOST_KEPT[geometry.dimensions], largest, strict=True)])
 
 
-def pytorch(network: UNet) -> Run:
+def pytorch(network: SegmentationNetwork) -> Run:
     """The network as the engines run: from (n, z, y, x) to probabilities (n, classes, z', y', x'), in fp32.
 
     On the CPU, whatever the engine runs on: there, no reduced form of fp32 such as TF32 comes in.

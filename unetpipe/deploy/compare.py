@@ -20,6 +20,14 @@ STEP = 1 / 255
 """Of the probabilities that a prediction stores, as bytes."""
 
 
+class RefusedError(UserError):
+    """An engine has not passed. ``findings``: in numbers, JSON data."""
+
+    def __init__(self, asked: str, found: str, repair: str, findings: dict[str, Any] | None = None) -> None:
+        super().__init__(asked, found, repair)
+        self.findings = findings or {}
+
+
 @dataclass
 class Comparison:
     """What was counted on the tiles that were added.
@@ -120,7 +128,7 @@ def compare(
 
     Raises
     ------
-    UserError
+    RefusedError
         If the engine gives another shape than PyTorch, or something that is no probability.
     """
     result = Comparison(classes)
@@ -136,7 +144,7 @@ def compare(
 
 
 def judge(comparison: Comparison, classes: Sequence[str], bound: float, asked: str) -> None:
-    """UserError, with the numbers, if the IoU of a class falls by more than ``bound``."""
+    """RefusedError, with the numbers, if the IoU of a class falls by more than ``bound``."""
     fallen = [
         f"\n    {name}: {fall:.4f}, from {ours:.4f} to {theirs or 0.0:.4f}"
         for name, ours, theirs, fall in zip(classes, *comparison.ious(), comparison.falls(), strict=True)
@@ -145,12 +153,13 @@ def judge(comparison: Comparison, classes: Sequence[str], bound: float, asked: s
     if not fallen:
         return
     truth = "the labels" if comparison.has_truth else "PyTorch's own classes, for lack of labels"
-    raise UserError(
+    raise RefusedError(
         asked,
         f"the IoU against {truth}, on {len(comparison.sources)} tiles, falls by{''.join(fallen)}\n    "
         f"{100 * comparison.changed:.2f} % of the voxels have another class; the largest error of a probability is "
         f"{comparison.absolute:.3g}",
         "choose another engine.backend or engine.precision; raise certify.iou_bound only if this loss is acceptable",
+        comparison.findings(classes),
     )
 
 
@@ -158,11 +167,11 @@ def _check(pytorch: NDArray[np.float32], engine: NDArray[np.float32], asked: str
     repair = "build the engine again, or choose another engine.backend; its log may tell more"
     if engine.shape != pytorch.shape:
         found = f"it gives the shape {engine.shape}, PyTorch {pytorch.shape} (n, class, z, y, x)"
-        raise UserError(asked, found, repair)
+        raise RefusedError(asked, found, repair)
     # A comparison with NaN is false.
     wrong = np.count_nonzero(~((engine > -STEP / 2) & (engine < 1 + STEP / 2)))
     if wrong:
-        raise UserError(
+        raise RefusedError(
             asked, f"{wrong} of {engine.size} values that it gives are no probabilities (NaN, or beyond 0 to 1)", repair
         )
 

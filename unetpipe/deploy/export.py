@@ -62,6 +62,7 @@ def export(checkpoint: Path, onnx: Path, description: Path) -> None:
         "normalisation": trained.get("normalisation"),
         "network": network.settings.model_dump(mode="json"),
         "precision": "fp32",
+        "form": "fp32",
         "checkpoint_digest": digest(checkpoint),
         "opset": _OPSET,
         "version": unetpipe.__version__,

@@ -22,6 +22,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from unetpipe.config import Precision
 from unetpipe.grid import Shape
 
 Purpose = Literal["build", "run"]
@@ -101,8 +102,14 @@ class Backend(Protocol):
     def name(self) -> str:
         """As in the settings."""
 
-    def unavailable(self, purpose: Purpose) -> str | None:
-        """Why it cannot build, or run, here; None if it can."""
+    def unavailable(self, purpose: Purpose, precision: Precision) -> str | None:
+        """Why it cannot build, or run, engines of ``precision`` here; None if it can.
+
+        A library that would compute in another precision than it is asked for cannot.
+        """
+
+    def form(self, precision: Precision) -> str:
+        """The form of the network that it takes for ``precision``: see :class:`unetpipe.engines.onnx_file.OnnxFile`."""
 
     def device_class(self) -> Facts:
         """What of this machine and of the library can change a voxel: on equal ones an engine gives equal bits."""
@@ -111,7 +118,7 @@ class Backend(Protocol):
         """What must be the same where an engine is built and where it is loaded."""
 
     def build(self, onnx: Path, engine: Path, profile: Profile) -> Facts:
-        """Write the engine of the network ``onnx``.
+        """Write the engine of the network ``onnx``, of the precision that the file is of.
 
         Returns
         -------
@@ -120,7 +127,7 @@ class Backend(Protocol):
         Raises
         ------
         UserError
-            If the library cannot build it.
+            If the library cannot build it, or not so that it keeps the law.
         """
 
     def load(self, engine: Path, tile: Shape, batch: int, threads: int) -> Engine:

@@ -7,8 +7,18 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from unetpipe.config import Precision
+
 # Libraries choose their kernels by these: another set can give another last bit.
 _INSTRUCTIONS = re.compile(r"avx\w*|amx\w*|fma|f16c|asimd\w*|sve\w*|bf16|i8mm")
+
+_PRODUCTS: dict[Precision, tuple[str, ...]] = {
+    "fp32": (),
+    "bf16": ("amx_bf16", "avx512_bf16"),
+    "fp16": ("amx_fp16", "avx512_fp16"),
+    # Older instructions saturate between product and sum: they give another result.
+    "int8": ("amx_int8", "avx512_vnni", "avx_vnni"),
+}
 
 
 @dataclass(frozen=True)
@@ -20,6 +30,13 @@ class Processor:
 
     def __str__(self) -> str:
         return f"{self.model} ({', '.join(self.features)})"
+
+    def lacks(self, precision: Precision) -> str | None:
+        """Why it gains nothing from ``precision``: it has no instructions that multiply and add so; None if it has."""
+        wanted = _PRODUCTS[precision]
+        if not wanted or set(wanted) & set(self.features):
+            return None
+        return f"the processor {self.model} has no instructions for products of {precision} ({', '.join(wanted)})"
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx as onnx_format
 from numpy.typing import NDArray
 
+from unetpipe.config import Precision
 from unetpipe.engines import onnx_file
 from unetpipe.engines.contract import Engine, Facts, Profile, Purpose
 from unetpipe.engines.devices import Gpu, gpu, processor
+from unetpipe.engines.integers import convolve_bytes
 from unetpipe.engines.rewrite import convolve_sections, convolve_to_upsample, fill_channels
 from unetpipe.errors import UserError
 from unetpipe.grid import Shape
@@ -17,6 +20,10 @@ from unetpipe.grid import Shape
 _CHANNELS = 4
 _FEW_CHANNELS = 8
 """Of input; see :func:`unetpipe.engines.rewrite.fill_channels`. The smallest registers hold 8."""
+
+_FORMS: dict[Precision, str] = {"fp32": "fp32", "fp16": "fp16", "int8": "int8-asymmetric"}
+_ON_PROCESSORS: tuple[Precision, ...] = ("fp32", "int8")
+_ON_GPUS: tuple[Precision, ...] = ("fp32", "fp16")
 
 _ERRORS_ALONE = 3
 """Severity of what is logged: ONNX Runtime writes past Python's logging."""
@@ -27,13 +34,20 @@ class OnnxRuntime:
 
     name = "onnxruntime"
 
-    def unavailable(self, purpose: Purpose) -> str | None:  # noqa: ARG002 – building is loading
+    def form(self, precision: Precision) -> str:
+        """See the contract; KeyError for a precision that is unavailable."""
+        return _FORMS[precision]
+
+    def unavailable(self, purpose: Purpose, precision: Precision) -> str | None:  # noqa: ARG002 – building is loading
         """Why it cannot build or run here; None if it can."""
         try:
             import onnxruntime  # noqa: F401
         except ImportError as error:
             return f"the package onnxruntime cannot be loaded ({error})"
-        return None
+        device, known = ("processors", _ON_PROCESSORS) if _card() is None else ("GPUs", _ON_GPUS)
+        if precision not in known:
+            return f"ONNX Runtime computes convolutions in {', '.join(known)} on {device}, not in {precision}"
+        return processor().lacks(precision) if _card() is None else None
 
     def device_class(self) -> Facts:
         """The GPU or else the processor, and the version of ONNX Runtime."""
@@ -49,9 +63,10 @@ class OnnxRuntime:
 
     def build(self, onnx: Path, engine: Path, profile: Profile) -> Facts:
         """Write the network in operations that ONNX Runtime computes alike whatever the shape; see the contract."""
-        model, _ = onnx_file.read(onnx)
-        model = fill_channels(convolve_sections(convolve_to_upsample(model)), _CHANNELS, _FEW_CHANNELS)
-        engine.write_bytes(model.SerializeToString(deterministic=True))
+        model, described = onnx_file.read_form(onnx, self.form)
+        if described.precision == "int8":
+            model = convolve_bytes(model)
+        engine.write_bytes(same_bits(model).SerializeToString(deterministic=True))
         # Whether ONNX Runtime knows all operations shows only here.
         self.load(engine, profile.tile, profile.batch[1], threads=1).close()
         return {"profile": None}
@@ -89,6 +104,11 @@ class OnnxRuntime:
                 "install onnxruntime-gpu[cuda,cudnn], or set CUDA_VISIBLE_DEVICES= to compute on the processor",
             )
         return _OnnxRuntimeEngine(session, shape)
+
+
+def same_bits(model: onnx_format.ModelProto) -> onnx_format.ModelProto:
+    """``model`` in operations that ONNX Runtime computes alike whatever the shape of the call."""
+    return fill_channels(convolve_sections(convolve_to_upsample(model)), _CHANNELS, _FEW_CHANNELS)
 
 
 class _OnnxRuntimeEngine(Engine):

@@ -7,15 +7,12 @@ network is put in operations for which it has but one order.
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import helper
 
-Value = int | bytes | list[int]
-"""Of an attribute."""
+from unetpipe.engines.graph import Editor, Value, attribute_of
 
 _TO_THE_END = np.iinfo(np.int64).max
 
@@ -30,13 +27,13 @@ def split_input_channels(model: onnx.ModelProto, most: int) -> onnx.ModelProto:
     with every kernel that it has, so there is one block whatever the shape. (Seen with 256 and 512 channels, in rows of
     fewer than about 16 voxels: differences of 1e-6; with 3 x 3 x 3 voxels from 128 channels on.)
     """
-    editor = _Editor(model)
+    editor = Editor(model)
     for node in model.graph.node:
         weights = editor.weights(node) if node.op_type == "Conv" else None
         fitting = most if weights is None else max(1, min(most, most * 9 // math.prod(weights.shape[2:])))
         # Parts in less than single precision would be rounded before they are added.
         single = weights is not None and weights.dtype == np.float32
-        if weights is None or not single or weights.shape[1] <= fitting or _attribute(node, "group", 1) != 1:
+        if weights is None or not single or weights.shape[1] <= fitting or attribute_of(node, "group", 1) != 1:
             editor.keep(node)
             continue
         parts = np.array_split(weights, -(-weights.shape[1] // fitting), axis=1)
@@ -56,7 +53,7 @@ def convolve_to_upsample(model: onnx.ModelProto) -> onnx.ModelProto:
     blocks if there are at most 64 voxels (or 64 for each thread). Its convolutions sum in one order. (Seen with 256 and
     512 channels: differences of 1e-6.)
     """
-    editor = _Editor(model)
+    editor = Editor(model)
     for node in model.graph.node:
         weights = editor.weights(node) if node.op_type == "ConvTranspose" else None
         # With a stride like that each output voxel sees one input voxel.
@@ -73,19 +70,17 @@ def convolve_to_upsample(model: onnx.ModelProto) -> onnx.ModelProto:
             bias = editor.array(node.input[2])
             inputs.append(editor.constant(f"{result}.bias", np.repeat(bias, voxels)))
         editor.add("Conv", inputs, [f"{result}.deep"], kernel_shape=[1] * len(size))
-        if len(size) == 2 and size[0] == size[1]:
-            # In ONNX Runtime faster than a transpose.
-            editor.add("DepthToSpace", [f"{result}.deep"], [result], blocksize=size[0], mode="CRD")
-        else:
-            _patches_to_voxels(editor, f"{result}.deep", result, channels_out, size)
+        upsample_patches(editor, f"{result}.deep", result, channels_out, size)
     return editor.model()
 
 
-def _patches_to_voxels(editor: "_Editor", source: str, result: str, channels: int, size: Sequence[int]) -> None:
-    """(n, channels * size, y, x) -> (n, channels, y * size_y, x * size_x), the same with z.
-
-    A size of 0 in the shape for Reshape stands for that of the input.
-    """
+def upsample_patches(editor: Editor, source: str, result: str, channels: int, size: Sequence[int]) -> None:
+    """(n, channels * size, y, x) -> (n, channels, y * size_y, x * size_x), the same with z."""
+    if len(size) == 2 and size[0] == size[1]:
+        # In ONNX Runtime faster than a transpose.
+        editor.add("DepthToSpace", [source], [result], blocksize=size[0], mode="CRD")
+        return
+    # A size of 0 in the shape for Reshape stands for that of the input.
     sizes = editor.add_one("Shape", [source], f"{result}.sizes", start=2)
     patches = editor.constant(f"{result}.patches", [0, channels, *size])
     split = editor.add_one("Concat", [patches, sizes], f"{result}.split", axis=0)
@@ -106,12 +101,13 @@ def convolve_sections(model: onnx.ModelProto) -> onnx.ModelProto:
     blocks of voxels and channels that depend on how many voxels there are (seen in every network: differences of 1e-6).
     Those in 2D it sums in one order. The price is memory, for the sections that each part of the kernel sees.
     """
-    editor = _Editor(model)
+    editor = Editor(model)
     for node in model.graph.node:
         weights = editor.weights(node) if node.op_type == "Conv" else None
-        if weights is None or weights.ndim != 5 or not _is_plain(node, weights.shape[2:], strides=[1, 1, 1]):
+        if weights is None or weights.ndim != 5 or not _is_plain(node, weights.shape[2:], [1, 1, 1], gaps=True):
             editor.keep(node)
             continue
+        gap, *gaps = dilations_of(node, 3)
         channels_out, channels_in, depth, *size = weights.shape
         source, result = node.input[0], node.output[0]
         sections = f"{result}.sections"
@@ -123,11 +119,11 @@ def convolve_sections(model: onnx.ModelProto) -> onnx.ModelProto:
         for z in range(depth):
             seen = sections
             if depth > 1:
-                ends = [z, z + 1 - depth if z + 1 < depth else _TO_THE_END, 1]
+                ends = [gap * z, gap * (z + 1 - depth) if z + 1 < depth else _TO_THE_END, 1]
                 bounds = [editor.constant(f"{sections}.{z}.{index}", [end]) for index, end in enumerate(ends)]
                 seen = editor.add_one("Slice", [sections, *bounds], f"{sections}.{z}")
             names.append(editor.add_one("Reshape", [seen, flat], f"{result}.from{z}"))  # (n * z', channels, y, x)
-        planar = helper.make_node("Conv", node.input, node.output, name=node.name, kernel_shape=size)
+        planar = helper.make_node("Conv", node.input, node.output, name=node.name, kernel_shape=size, dilations=gaps)
         editor.add_sum(planar, names, [weights[:, :, z] for z in range(depth)], f"{result}.planar")
         batch = editor.add_one("Shape", [source], f"{result}.batch", start=0, end=1)
         between = editor.constant(f"{result}.between", [-1, channels_out])
@@ -145,11 +141,11 @@ def fill_channels(model: onnx.ModelProto, multiple: int, least: int) -> onnx.Mod
     that they fit into a register; it computes others as products of matrices, in blocks that depend on the shape.
     (Seen with 17, 18 and 150 channels: differences of 1e-6.)
     """
-    editor = _Editor(model)
+    editor = Editor(model)
     for node in model.graph.node:
         weights = editor.weights(node) if node.op_type == "Conv" else None
         missing = 0 if weights is None or weights.ndim != 4 else -weights.shape[1] % multiple
-        if weights is None or missing == 0 or weights.shape[1] <= least or _attribute(node, "group", 1) != 1:
+        if weights is None or missing == 0 or weights.shape[1] <= least or attribute_of(node, "group", 1) != 1:
             editor.keep(node)
             continue
         result = node.output[0]
@@ -163,86 +159,25 @@ def fill_channels(model: onnx.ModelProto, multiple: int, least: int) -> onnx.Mod
     return editor.model()
 
 
-def _is_plain(node: onnx.NodeProto, kernel: Sequence[int], strides: Sequence[int]) -> bool:
-    """Whether it is a convolution, or a transposed one, of these steps, without groups, gaps and padding."""
+def dilations_of(node: onnx.NodeProto, axes: int) -> list[int]:
+    """How far apart the voxels are that a kernel of so many axes sees: 1 where they are neighbours."""
+    dilations = attribute_of(node, "dilations", [1] * axes)
+    return dilations if isinstance(dilations, list) else [1] * axes
+
+
+def _is_plain(node: onnx.NodeProto, kernel: Sequence[int], strides: Sequence[int], *, gaps: bool = False) -> bool:
+    """Whether it is a convolution, or a transposed one, of these steps, without groups and padding.
+
+    ``gaps``: whether voxels that are not neighbours may be seen.
+    """
     zeros = [0] * len(kernel)
     plain: dict[str, Value] = {
         "group": 1,
-        "dilations": [1] * len(kernel),
+        "dilations": dilations_of(node, len(kernel)) if gaps else [1] * len(kernel),
         "pads": zeros * 2,
         "output_padding": zeros,
         "auto_pad": b"NOTSET",
     }
-    return _attribute(node, "strides", [1] * len(kernel)) == list(strides) and all(
-        _attribute(node, name, value) == value for name, value in plain.items()
+    return attribute_of(node, "strides", [1] * len(kernel)) == list(strides) and all(
+        attribute_of(node, name, value) == value for name, value in plain.items()
     )
-
-
-def _attribute(node: onnx.NodeProto, name: str, default: Value) -> Value:
-    for attribute in node.attribute:
-        if attribute.name == name:
-            value: Value = helper.get_attribute_value(attribute)
-            return value
-    return default
-
-
-class _Editor:
-    """Collects the nodes and constants of a graph that takes the place of the old one."""
-
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self._old = model
-        self._constants = {constant.name: constant for constant in model.graph.initializer}
-        self._nodes: list[onnx.NodeProto] = []
-
-    def array(self, name: str) -> NDArray[np.generic]:
-        return numpy_helper.to_array(self._constants[name])
-
-    def weights(self, node: onnx.NodeProto) -> NDArray[np.generic] | None:
-        """The weights of a convolution, if they are stored as they are: quantised sums are exact."""
-        return self.array(node.input[1]) if node.input[1] in self._constants else None
-
-    def constant(self, name: str, array: NDArray[np.generic] | list[int]) -> str:
-        stored = np.array(array, np.int64) if isinstance(array, list) else np.ascontiguousarray(array)
-        self._constants[name] = numpy_helper.from_array(stored, name)
-        return name
-
-    def keep(self, node: onnx.NodeProto) -> None:
-        self._nodes.append(node)
-
-    def add(self, operation: str, inputs: list[str], outputs: list[str], **attributes: Any) -> None:
-        node = helper.make_node(operation, inputs, outputs, name=f"{outputs[0]}.{operation}", **attributes)
-        self._nodes.append(node)
-
-    def add_one(self, operation: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        self.add(operation, inputs, [output], **attributes)
-        return output
-
-    def add_sum(
-        self, like: onnx.NodeProto, sources: list[str], weights: Sequence[NDArray[np.generic]], result: str
-    ) -> None:
-        """Convolutions ``like`` one, each of a source and weights of its own, added in their order."""
-        total = ""
-        for index, (source, part) in enumerate(zip(sources, weights, strict=True)):
-            inputs = [source, self.constant(f"{source}.weight", part)]
-            # The bias once, with the first part.
-            inputs += list(like.input[2:]) if index == 0 else []
-            last = index == len(sources) - 1
-            convolved = result if last and index == 0 else f"{source}.sum"
-            convolution = helper.make_node("Conv", inputs, [convolved], name=f"{source}.conv")
-            convolution.attribute.extend(like.attribute)
-            self.keep(convolution)
-            if index == 0:
-                total = convolved
-                continue
-            partial = result if last else f"{source}.total"
-            self.add("Add", [total, convolved], [partial])
-            total = partial
-
-    def model(self) -> onnx.ModelProto:
-        used = {name for node in self._nodes for name in node.input}
-        new = onnx.ModelProto()
-        new.CopyFrom(self._old)
-        del new.graph.node[:], new.graph.initializer[:], new.graph.value_info[:]
-        new.graph.node.extend(self._nodes)
-        new.graph.initializer.extend(item for name, item in self._constants.items() if name in used)
-        return new

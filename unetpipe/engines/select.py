@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from unetpipe import config
+from unetpipe.config import Precision
 from unetpipe.engines import onnx_file
 from unetpipe.engines.contract import Backend, Engine, Facts, Profile
 from unetpipe.engines.onnxruntime import OnnxRuntime
@@ -28,6 +30,10 @@ BUILD = "build.json"
 _FOR_GPUS = ("tensorrt", "tensorrt_rtx")
 _FOR_PROCESSORS = ("openvino", "onnxruntime")
 _ALL = _FOR_GPUS + _FOR_PROCESSORS
+
+_ON_PROCESSORS: tuple[Precision, ...] = ("int8", "bf16", "fp32")
+# Whether convolutions gain from int8 on a GPU depends on it: that has to be asked for.
+_ON_GPUS: tuple[Precision, ...] = ("fp16", "bf16", "fp32")
 
 _CLEARLY_FASTER = 1.1
 """The first engine stays unless another one is faster by this factor: noise must not turn the choice."""
@@ -52,6 +58,39 @@ def device_class(name: str) -> Facts:
 
 
 @dataclass(frozen=True)
+class Networks:
+    """The ONNX files of a network: ``onnx`` in fp32, and the folder ``quantized`` with those in other precisions."""
+
+    onnx: Path
+    quantized: Path | None = None
+
+    def of(self, library: Backend, precision: Precision) -> Path:
+        """The file that ``library`` takes to compute in ``precision``; UserError if there is none."""
+        if precision == "fp32":
+            return self.onnx
+        form = library.form(precision)
+        path = None if self.quantized is None else self.quantized / f"{form}.onnx"
+        if path is None or not path.exists():
+            asked = f"an engine of {library.name} was to be built in {precision}"
+            if reason := self._refused(precision):
+                raise UserError(asked, reason, "set engine.precision to another one, or to `auto`")
+            raise UserError(
+                asked,
+                f"there is no network in the form {form}" + (f": {path}" if path else ""),
+                "let the rule quantize make it",
+            )
+        return path
+
+    def _refused(self, precision: Precision) -> str | None:
+        """Why the rule quantize did not write it, if it said so."""
+        description = None if self.quantized is None else self.quantized.with_suffix(".json")
+        if description is None or not description.exists():
+            return None
+        reason: str | None = read_json(description).get("refused", {}).get(precision)
+        return reason
+
+
+@dataclass(frozen=True)
 class Choice:
     """``why``: in words. ``candidates``: what was found about each library, in the order of preference."""
 
@@ -60,44 +99,82 @@ class Choice:
     candidates: dict[str, Facts] = field(default_factory=dict)
 
 
-def choose(asked: str, onnx: Path, profile: Profile, capabilities: Sequence[str]) -> Choice:
+def ladder(settings: config.Engine) -> tuple[Precision, ...]:
+    """The precisions to predict in, in the order of preference; whether they are to be had here is another question."""
+    if isinstance(settings.precision, list):
+        return tuple(dict.fromkeys(settings.precision))
+    if settings.precision != "auto":
+        return (settings.precision,)
+    return _ON_GPUS if _is_for_gpu(settings) else _ON_PROCESSORS
+
+
+def _is_for_gpu(settings: config.Engine) -> bool:
+    if settings.backend == "auto":
+        return any(
+            backend(name, settings.compute_capabilities).unavailable("run", "fp32") is None for name in _FOR_GPUS
+        )
+    if settings.backend == "onnxruntime":
+        return backend("onnxruntime").unavailable("run", "fp32") is None and "gpu" in device_class("onnxruntime")
+    return settings.backend in _FOR_GPUS
+
+
+def choose(
+    settings: config.Engine, precision: Precision, networks: Networks, profile: Profile, like: str | None = None
+) -> Choice:
     """The library to build with.
+
+    What ``settings.backend`` names; where that is ``auto``, TensorRT or TensorRT-RTX where they can run; elsewhere the
+    fastest other one on this machine, by measurement.
 
     Parameters
     ----------
-    asked:
-        One of the libraries, or ``auto``: TensorRT or TensorRT-RTX where they can run; elsewhere the fastest other one
-        on this machine, by measurement.
+    like:
+        A library that was chosen for another precision: taken without measuring again, if it can.
 
     Raises
     ------
     UserError
         If the library cannot build here, or none can.
     """
-    if asked != "auto":
-        chosen = backend(asked, capabilities)
-        if reason := chosen.unavailable("build"):
-            others = [name for name in _ALL if not backend(name, capabilities).unavailable("build")]
+    capabilities = settings.compute_capabilities
+    if settings.backend != "auto":
+        chosen = backend(settings.backend, capabilities)
+        if reason := chosen.unavailable("build", precision):
+            others = [name for name in _ALL if not backend(name, capabilities).unavailable("build", precision)]
             raise UserError(
-                f"an engine was to be built with {asked}",
+                f"an engine was to be built with {settings.backend} in {precision}",
                 reason,
-                f"set engine.backend to `auto` or to one that can build here: {', '.join(others)}",
+                f"set engine.backend to `auto` or to one that can build here: {', '.join(others)}"
+                if others
+                else "set engine.precision to another one, or to `auto`",
             )
-        return Choice(chosen, f"the settings ask for {asked}")
-    candidates: dict[str, Facts] = {}
-    for name in _FOR_GPUS:
-        reason = backend(name, capabilities).unavailable("run")
-        candidates[name] = {"unavailable": reason}
-        if reason is None:
-            return Choice(backend(name, capabilities), "a GPU and the package are there", candidates)
-    measured = measure(_FOR_PROCESSORS, onnx, profile)
+        return Choice(chosen, f"the settings ask for {settings.backend}")
+    reasons = {
+        name: backend(name, capabilities).unavailable("run" if name in _FOR_GPUS else "build", precision)
+        for name in _ALL
+    }
+    candidates: dict[str, Facts] = {name: {"unavailable": reason} for name, reason in reasons.items()}
+    able = [name for name, reason in reasons.items() if reason is None]
+    if not able:
+        raise UserError(
+            f"an engine was to be built in {precision}",
+            "".join(f"\n    {name}: {reason}" for name, reason in reasons.items()),
+            "install openvino or onnxruntime-gpu, or set engine.precision to another one",
+        )
+    if able[0] in _FOR_GPUS:
+        return Choice(backend(able[0], capabilities), "a GPU and the package are there", candidates)
+    if like in able:
+        return Choice(backend(like, capabilities), "as in the precision that comes first", candidates)
+    if len(able) == 1:
+        return Choice(backend(able[0], capabilities), f"no other library computes in {precision} here", candidates)
+    measured = measure({name: networks.of(backend(name), precision) for name in able}, profile)
     candidates |= measured
     seconds = {name: facts["seconds_per_call"] for name, facts in measured.items() if "seconds_per_call" in facts}
     if not seconds:
         raise UserError(
-            "an engine was to be built",
+            f"an engine was to be built in {precision}",
             "".join(f"\n    {name}: {facts['unavailable']}" for name, facts in candidates.items()),
-            "install openvino or onnxruntime-gpu",
+            "set engine.precision to another one",
         )
     best = prefer(seconds)
     figures = ", ".join(f"{name} {value:.3f} s" for name, value in seconds.items())
@@ -111,24 +188,21 @@ def prefer(seconds: Mapping[str, float]) -> str:
     return fastest if seconds[first] > _CLEARLY_FASTER * seconds[fastest] else first
 
 
-def measure(names: Sequence[str], onnx: Path, profile: Profile) -> dict[str, Facts]:
-    """Seconds per call of each library, or why it is not available.
+def measure(networks: Mapping[str, Path], profile: Profile) -> dict[str, Facts]:
+    """Seconds per call of each library with its ONNX file, or why it is not available.
 
     One tile per call and one thread, as in a worker of ``predict``. The libraries take turns, so that other work on the
     machine slows all of them, and the best of some rounds counts.
     """
-    _, described = onnx_file.read(onnx)
+    _, described = onnx_file.read(next(iter(networks.values())))
     geometry = described.geometry
     tile = min(geometry.tile_for(_MEASURED[geometry.dimensions]), profile.tile, key=math.prod)
     image = np.random.default_rng(0).standard_normal((1, *tile)).astype(np.float32)
     found: dict[str, Facts] = {}
     engines: dict[str, Engine] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for name in names:
+        for name, onnx in networks.items():
             library, file = backend(name), Path(folder, name)
-            if reason := library.unavailable("run"):
-                found[name] = {"unavailable": reason}
-                continue
             try:
                 library.build(onnx, file, Profile(batch=(1, 1, 1), tile=tile))
                 engines[name] = library.load(file, tile, batch=1, threads=1)
@@ -154,7 +228,7 @@ def measure(names: Sequence[str], onnx: Path, profile: Profile) -> dict[str, Fac
         }
         log.info("%s: %.3f s for a tile of %d x %d x %d", engine.library, best[name], *tile)
         engine.close()
-    return {name: found[name] for name in names}
+    return {name: found[name] for name in networks}
 
 
 def load_engine(folder: Path, *, tile: Shape, batch: int, threads: int) -> Engine:
@@ -186,7 +260,7 @@ def load_engine(folder: Path, *, tile: Shape, batch: int, threads: int) -> Engin
             f"delete {folder} to build and certify the engine again",
         )
     library = backend(build["backend"], build["capabilities"] or ())
-    if reason := library.unavailable("run"):
+    if reason := library.unavailable("run", build["precision"]):
         raise UserError(asked, reason, f"run where it can, or delete {folder} to build an engine for this machine")
     if (here := library.binding()) != build["binding"]:
         raise UserError(

@@ -6,13 +6,14 @@ cards that it is told, and only for those of the RTX class.
 
 import importlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx as onnx_format
 
+from unetpipe.config import Precision
 from unetpipe.engines import onnx_file
 from unetpipe.engines.contract import Engine, Facts, Profile, Purpose
 from unetpipe.engines.devices import gpu
@@ -24,6 +25,12 @@ log = logging.getLogger(__name__)
 _WORKSPACE_BYTES = 4 << 30
 """What TensorRT may use of the GPU's memory while it runs, beside weights and features; it would take all."""
 
+_LEAST_CAPABILITY: dict[Precision, float] = {"fp32": 0.0, "fp16": 5.3, "int8": 6.1, "bf16": 8.0}
+"""Of the GPUs that have instructions for it."""
+
+_OF_ONE_BATCH: tuple[Precision, ...] = ("bf16", "int8")
+"""In these, TensorRT-RTX writes other bytes every time if the number of tiles is open."""
+
 
 @dataclass(frozen=True)
 class TensorRT:
@@ -32,16 +39,24 @@ class TensorRT:
     name: str
     capabilities: tuple[str, ...] = ()
 
-    def unavailable(self, purpose: Purpose) -> str | None:
+    def form(self, precision: Precision) -> str:
+        """See the contract: its networks are typed by the file."""
+        return "int8-symmetric" if precision == "int8" else precision
+
+    def unavailable(self, purpose: Purpose, precision: Precision) -> str | None:
         """Why it cannot build or run here; None if it can. TensorRT-RTX needs no GPU to build."""
         extra = f"unetpipe[{self.name.replace('_', '-')}]"
         try:
             self._module()
         except ImportError as error:
             return f"the package {self.name} cannot be loaded ({error}); it comes with {extra}"
+        card = gpu()
+        cards = self.capabilities if self.name == "tensorrt_rtx" else (card.compute_capability,) if card else ()
+        least = _LEAST_CAPABILITY[precision]
+        if older := [name for name in cards if float(name) < least]:
+            return f"GPUs of compute capability {', '.join(older)} do not compute in {precision}, but from {least} on"
         if self.name == "tensorrt_rtx" and purpose == "build":
             return None
-        card = gpu()
         if card is None:
             return "no NVIDIA GPU with its driver is visible"
         if self.name == "tensorrt_rtx" and card.compute_capability not in self.capabilities:
@@ -70,7 +85,9 @@ class TensorRT:
 
     def build(self, onnx: Path, engine: Path, profile: Profile) -> Facts:
         """Compile ``onnx`` for the calls of ``profile``; see the contract. Two builds give the same bytes."""
-        model, _ = onnx_file.read(onnx)
+        model, described = onnx_file.read_form(onnx, self.form)
+        if self.name == "tensorrt_rtx" and described.precision in _OF_ONE_BATCH:
+            profile = replace(profile, batch=(profile.batch[1],) * 3)
         trt = self._module()
         messages = _messages(trt)
         builder = trt.Builder(messages)
@@ -110,7 +127,7 @@ class TensorRT:
         """See the contract."""
         from unetpipe.engines.cuda import CudaEngine
 
-        if reason := self.unavailable("run"):
+        if reason := self.unavailable("run", "fp32"):
             raise UserError(
                 f"the engine {engine} was to be loaded",
                 reason,

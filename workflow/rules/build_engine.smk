@@ -1,10 +1,10 @@
 rule build_engine:
-    """Compile the ONNX file for the hardware that will predict."""
+    """Compile the network for the hardware that will predict, in each precision that may."""
     input:
         onnx=f"{RESULTS}/model/model.onnx",
+        quantized=f"{RESULTS}/model/quantized.json" if LOWER_PRECISIONS else [],
     output:
-        engine=f"{ENGINE}/engine",
-        build=f"{ENGINE}/build.json",
+        candidates=f"{ENGINE}/candidates.json",
     log:
         f"{RESULTS}/logs/build_engine.log",
     benchmark:

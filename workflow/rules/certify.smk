@@ -1,11 +1,12 @@
 rule certify:
-    """Compare the engine with PyTorch in fp32, on the device that will predict."""
+    """Compare engines with PyTorch in fp32, on the device that will predict; the first that is as good is taken."""
     input:
         checkpoint=CHECKPOINT,
-        engine=f"{ENGINE}/engine",
-        build=f"{ENGINE}/build.json",
+        candidates=f"{ENGINE}/candidates.json",
         volumes=volume_files(*gate_volumes()),
     output:
+        engine=f"{ENGINE}/engine",
+        build=f"{ENGINE}/build.json",
         certificate=f"{ENGINE}/certificate.json",
     log:
         f"{RESULTS}/logs/certify.log",
