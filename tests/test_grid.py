@@ -1,5 +1,6 @@
 """Geometry: every voxel is written once, every origin is aligned, every call has the one shape of the plan."""
 
+import itertools
 import json
 import math
 from collections import Counter
@@ -7,11 +8,13 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from unetpipe.config import Network
-from unetpipe.grid import AXES, Block, Geometry, Plan, Region, triple, unet_geometry
+from unetpipe.errors import UserError
+from unetpipe.grid import AXES, Block, Geometry, Plan, Region, Shape, triple, unet_geometry
+from unetpipe.plan import one_writer_per_shard
 
 DEPTHS = st.integers(1, 5)
 SHAPES = st.tuples(*[st.integers(1, 4)] * 3)
@@ -262,3 +265,25 @@ def test_block_names_are_their_indices() -> None:
 
 def test_clip_of_a_region_outside_is_empty() -> None:
     assert Region((5, 5, 5), (6, 6, 6)).clip((3, 3, 3)).voxels == 0
+
+
+SIZES = st.tuples(*[st.integers(1, 12)] * 3)
+
+
+@given(block=SIZES, shard=SIZES, shape=st.tuples(*[st.integers(1, 30)] * 3))
+@example(block=(4, 6, 6), shard=(2, 3, 6), shape=(9, 13, 13)).via("whole shards")
+@example(block=(4, 6, 6), shard=(4, 6, 12), shape=(4, 6, 13)).via("a shard of two blocks")
+@example(block=(4, 6, 6), shard=(3, 6, 6), shape=(8, 6, 6)).via("a shard between two blocks")
+def test_no_layout_is_accepted_in_which_two_blocks_share_a_shard(block: Shape, shard: Shape, shape: Shape) -> None:
+    geometry = Geometry((0, 0, 0), (1, 1, 1), (0, 0, 0), dimensions=3)
+    writers: dict[tuple[int, ...], set[str]] = {}
+    for each in Plan(shape, block, block, block, 1, geometry).blocks():
+        touched = (range(a // n, -(-b // n)) for (a, b), n in zip(each.write.spans, shard, strict=True))
+        for index in itertools.product(*touched):
+            writers.setdefault(index, set()).add(each.name)
+    whole = all(b % n == 0 for b, n in zip(block, shard, strict=True))
+    if max(map(len, writers.values())) > 1 or not whole:
+        with pytest.raises(UserError, match="two blocks could write one shard"):
+            one_writer_per_shard(block, shard)
+    else:
+        one_writer_per_shard(block, shard)

@@ -178,9 +178,43 @@ def unet_geometry(kernels: Sequence[Shape], poolings: Sequence[Shape], sections:
         product.append(scales[-1])
         # Levels above have taken this much, of their own size, before the last pooling.
         base.append(2 * sum(lost[:-1]) % scales[-1])
-    flat = all(shape[0] == 1 for shape in (*kernels, *poolings))
     border[0] += (sections - 1) // 2
-    return Geometry(triple(border), triple(product), triple(base), dimensions=2 if flat else 3)
+    return Geometry(triple(border), triple(product), triple(base), _dimensions(*kernels, *poolings))
+
+
+def stack_geometry(kernels: Sequence[Shape], sections: int = 1) -> Geometry:
+    """The geometry of two unpadded convolutions with each of ``kernels`` (z, y, x), odd, without pooling.
+
+    ``sections``: as for :func:`unet_geometry`. Nothing is aligned: every size is legal that leaves a voxel.
+    """
+    return patch_geometry(kernels, [(1, 1, 1)] * (len(kernels) - 1), sections)
+
+
+def patch_geometry(kernels: Sequence[Shape], poolings: Sequence[Shape], sections: int = 1) -> Geometry:
+    """The geometry of a classifier of patches, which is applied to the patch around every voxel.
+
+    The parameters are those of :func:`unet_geometry`. The patch is twice the border and the voxel itself. Where one
+    that has a middle is a voxel longer than it needs to be, as with poolings of 2, its last voxel is not looked at.
+    """
+    lost = patch_losses(kernels, poolings)
+    border = [-(-n // 2) for n in lost]
+    border[0] += (sections - 1) // 2
+    return Geometry(triple(border), (1, 1, 1), (0, 0, 0), _dimensions(*kernels, *poolings))
+
+
+def patch_losses(kernels: Sequence[Shape], poolings: Sequence[Shape]) -> Shape:
+    """Voxels (z, y, x) that the patch of :func:`patch_geometry` has at least, beside the one that comes out."""
+    lost = [0, 0, 0]
+    for axis in range(3):
+        # From the bottom: a level gives one voxel of the level below for each whole pooling.
+        for kernel, pooling in zip(reversed(kernels), reversed([*poolings, (1, 1, 1)]), strict=True):
+            seen = (lost[axis] + 1) * pooling[axis] + 2 * (kernel[axis] - 1)
+            lost[axis] = seen - 1
+    return triple(lost)
+
+
+def _dimensions(*shapes: Shape) -> int:
+    return 2 if all(shape[0] == 1 for shape in shapes) else 3
 
 
 @dataclass(frozen=True)

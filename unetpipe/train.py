@@ -13,20 +13,15 @@ import csv
 import io
 import logging
 import math
-import platform
-import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional
 
 import unetpipe
 from unetpipe import config
@@ -35,17 +30,16 @@ from unetpipe.errors import UserError
 from unetpipe.files import digest, digest_of, read_json, write_bytes
 from unetpipe.grid import Shape
 from unetpipe.metrics import confusion
+from unetpipe.nets.build import build
 from unetpipe.nets.checkpoint import load_checkpoint, save_checkpoint
+from unetpipe.nets.layers import SegmentationNetwork
+from unetpipe.nets.recipe import cross_entropy, learning_rate, make_optimiser, weighted_loss
+from unetpipe.nets.repeatable import processor_facts, repeatable, usable_precision
 from unetpipe.nets.state import State, restore_state, save_state
-from unetpipe.nets.unet import UNet
 from unetpipe.progress_bar import track
 from unetpipe.volume import IGNORE
 
 NORMALISATION = "each section has mean 0 and standard deviation 1, by the constants of its volume.json"
-
-# A cycle as in Smith and Topin 2017 (arXiv:1708.07120): up in the first part, then down to almost nothing.
-_UP = 0.3
-_FIRST, _LAST = 1 / 25, 1e-4
 
 _DROPOUT = 2
 """The stream of random numbers for dropout; batches have others."""
@@ -92,10 +86,11 @@ def train(
     UserError
         If the loss is no number, if ``init`` has another architecture or other classes, or if a state cannot be read.
     """
-    processor = _processor()
-    settings = settings.model_copy(update={"precision": _precision(settings.precision, processor)})
+    processor = processor_facts()
+    settings = settings.model_copy(update={"precision": usable_precision(settings.precision, processor)})
     data = Samples(store)
-    samples_digest = read_json(samples)["digest"]
+    described = read_json(samples)
+    samples_digest = described["digest"]
     # What does not change the result must not change its description either.
     recipe = settings.model_dump(mode="json", exclude={"init", "checkpoint_every"})
     recipe["init"] = None if init is None else digest(init)
@@ -112,8 +107,8 @@ def train(
     }
     folder = checkpoint.parent / "resume"
     path = folder / digest_of(key)[:16] / "state.safetensors"
-    with _repeatable(settings.threads, seed):
-        model = UNet(network, len(classes))
+    with repeatable(settings.threads, seed):
+        model = build(network, len(classes))
         model.to(memory_format=model.memory_format)  # type: ignore[call-overload]
         if init is not None:
             _start_from(init, model, classes)
@@ -137,6 +132,7 @@ def train(
         "classes": classes,
         "geometry": asdict(model.geometry),
         "normalisation": NORMALISATION,
+        "voxel_size_nm": described.get("voxel_size_nm"),
         "version": unetpipe.__version__,
         "training": {
             "steps": state.step,
@@ -151,52 +147,8 @@ def train(
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def learning_rate(step: int, settings: config.Train) -> float:
-    """Of the step ``step``, counted from 0."""
-    if settings.schedule == "constant":
-        return settings.learning_rate
-    top = _UP * (settings.steps - 1)
-    if step < top:
-        share = _between(_FIRST, 1, step / top)
-    else:
-        share = _between(1, _LAST, (step - top) / max(settings.steps - 1 - top, 1))
-    return settings.learning_rate * share
-
-
-def make_optimiser(model: UNet, settings: config.Train) -> torch.optim.Optimizer:
-    """Of the settings; only the weights of convolutions decay, not shifts and scales."""
-    kernels = [parameter for parameter in model.parameters() if parameter.ndim > 1]
-    others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
-    groups = [{"params": kernels, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    if settings.optimiser == "sgd":
-        return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum)
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(settings.momentum, 0.999))
-
-
-def weighted_loss(logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
-    """Softmax cross-entropy, weighted by voxel and divided by the sum of weights, in fp32.
-
-    Parameters
-    ----------
-    logits:
-        (n, classes, z, y, x).
-    label:
-        (n, z, y, x) int64.
-    weight:
-        (n, z, y, x) float32; where it is 0, the label does not count. If it is 0 everywhere, so is the loss.
-    """
-    losses = _cross_entropy(logits.float(), label, reduction="none")
-    return (losses * weight.flatten(1, 2)).sum() / weight.sum().clamp_min(torch.finfo(torch.float32).tiny)
-
-
-def _cross_entropy(logits: Tensor, label: Tensor, **how: Any) -> Tensor:
-    """Of logits (n, classes, z, y, x) and labels (n, z, y, x); where not reduced, (n, z * y, x)."""
-    # For an image PyTorch keeps the order in memory that convolutions are fast with, for a stack it copies everything.
-    return functional.cross_entropy(logits.flatten(2, 3), label.flatten(1, 2), **how)
-
-
 def _train(
-    model: UNet,
+    model: SegmentationNetwork,
     optimiser: torch.optim.Optimizer,
     data: Samples,
     state: State,
@@ -215,7 +167,7 @@ def _train(
                 log.info("no better mean IoU since step %d: training ends at %d", state.best_step, state.step)
                 break
             rate = learning_rate(state.step, settings)
-            loss = _step(model, optimiser, batch, rate, settings, seed, state.step)
+            loss = one_step(model, optimiser, batch, rate, settings, seed, state.step)
             state.step += 1
             row: dict[str, Any] = {"step": state.step, "loss": loss, "learning_rate": rate}
             state.rows.append(row)
@@ -233,8 +185,8 @@ def _train(
         raise
 
 
-def _step(
-    model: UNet,
+def one_step(
+    model: SegmentationNetwork,
     optimiser: torch.optim.Optimizer,
     batch: Batch,
     rate: float,
@@ -242,7 +194,15 @@ def _step(
     seed: int,
     step: int,
 ) -> float:
-    """One step of the optimiser; gives the loss before it."""
+    """One step of the optimiser, at the learning rate ``rate``; gives the loss before it.
+
+    ``settings.precision`` says what to compute in, ``auto`` is fp32 here. Dropout follows from ``seed`` and ``step``.
+
+    Raises
+    ------
+    UserError
+        If the loss is no number.
+    """
     # The generator itself: torch.manual_seed would also queue a call for a GPU that is never used, at every step.
     torch.default_generator.manual_seed(int(np.random.SeedSequence([seed, _DROPOUT, step]).generate_state(1)[0]))
     model.train()
@@ -261,7 +221,7 @@ def _step(
 
 
 @torch.no_grad()
-def _validate(model: UNet, data: Samples, classes: list[str], step: int) -> dict[str, Any]:
+def _validate(model: SegmentationNetwork, data: Samples, classes: list[str], step: int) -> dict[str, Any]:
     """Loss and IoU on all validation tiles together, in fp32: the columns of the history."""
     model.eval()
     table = np.zeros((len(classes), len(classes)), np.int64)
@@ -269,7 +229,7 @@ def _validate(model: UNet, data: Samples, classes: list[str], step: int) -> dict
     for image, label in data.validation():
         logits = model(torch.from_numpy(image))  # (1, classes, z, y, x)
         truth = torch.from_numpy(label.astype(np.int64))
-        losses.append(_cross_entropy(logits, truth, ignore_index=IGNORE, reduction="sum").item())
+        losses.append(cross_entropy(logits, truth, ignore_index=IGNORE, reduction="sum").item())
         table += confusion.count(label, logits.argmax(1).numpy().astype(np.uint8), len(classes))
     voxels = int(table.sum())
     if voxels == 0:
@@ -285,7 +245,7 @@ def _validate(model: UNet, data: Samples, classes: list[str], step: int) -> dict
     return {"validation_loss": loss, "validation_mean_iou": confusion.mean_iou(table), **scores}
 
 
-def _keep_if_best(model: UNet, state: State, mean_iou: float) -> None:
+def _keep_if_best(model: SegmentationNetwork, state: State, mean_iou: float) -> None:
     if state.best_iou is None or mean_iou > state.best_iou:
         state.best_step, state.best_iou = state.step, mean_iou
         state.best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -300,7 +260,7 @@ def _diverged(found: str) -> UserError:
     )
 
 
-def _start_from(path: Path, model: UNet, classes: list[str]) -> None:
+def _start_from(path: Path, model: SegmentationNetwork, classes: list[str]) -> None:
     """Give ``model`` the weights of a checkpoint; UserError if it is of another architecture or for other classes."""
     other, metadata = load_checkpoint(path)
     found, wanted = _description(other, metadata["classes"]), _description(model, classes)
@@ -313,13 +273,13 @@ def _start_from(path: Path, model: UNet, classes: list[str]) -> None:
     model.load_state_dict(other.state_dict())
 
 
-def _description(model: UNet, classes: list[str]) -> str:
+def _description(model: SegmentationNetwork, classes: list[str]) -> str:
     """All that must agree for the weights of one network to mean the same in another."""
     network = model.settings
     return (
         f"a {network.name} of width {network.width} and depth {network.depth}, kernels {_listed(network.kernels)}, "
-        f"poolings {_listed(network.poolings)}, sections {network.sections}, normalisation {network.normalisation}, "
-        f"for the classes {', '.join(classes)}"
+        f"poolings {_listed(network.poolings)}, sections {network.sections}, skips {network.skips}, "
+        f"upsampling {network.upsampling}, normalisation {network.normalisation}, for the classes {', '.join(classes)}"
     )
 
 
@@ -344,44 +304,3 @@ def _log_losses(rows: list[dict[str, Any]]) -> None:
     if "validation_loss" in last:
         text += f"; validation: loss {last['validation_loss']:.4f}, mean IoU {last['validation_mean_iou']:.4f}"
     log.info("%s", text)
-
-
-def _between(first: float, last: float, share: float) -> float:
-    """From ``first`` to ``last`` along half a cosine."""
-    return last + (first - last) * (1 + math.cos(math.pi * share)) / 2
-
-
-def _processor() -> dict[str, str]:
-    """What makes PyTorch compute in one order or another: the instructions that it uses, and those that there are."""
-    facts = {"machine": platform.machine(), "capability": torch.backends.cpu.get_cpu_capability()}
-    with suppress(FileNotFoundError):  # Linux alone has it
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-        facts |= dict(re.findall(r"^(model name|flags|Features)\s*: (.*)$", text, re.MULTILINE))
-    return facts
-
-
-def _precision(wanted: str, processor: dict[str, str]) -> str:
-    """``bf16`` or ``fp32``. On x86-64 without instructions for it bf16 took 2.5 to 7 times as long as fp32."""
-    fast = not {"avx512_bf16", "amx_bf16"}.isdisjoint(processor.get("flags", "").split())
-    if wanted == "bf16" and not fast:
-        log.warning("this processor has no instructions for bf16: train.precision fp32 would be several times as fast")
-    return wanted if wanted != "auto" else "bf16" if fast else "fp32"
-
-
-@contextmanager
-def _repeatable(threads: int, seed: int) -> Iterator[None]:
-    """PyTorch with ``threads`` threads, deterministic operations and a seeded generator; all as before afterwards."""
-    filling: Any = torch.utils.deterministic
-    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), filling.fill_uninitialized_memory
-    with torch.random.fork_rng(devices=[]):
-        try:
-            torch.set_num_threads(threads)
-            torch.use_deterministic_algorithms(True)
-            # It would write every tensor twice; nothing here reads what it has not written.
-            filling.fill_uninitialized_memory = False
-            torch.default_generator.manual_seed(seed)
-            yield
-        finally:
-            torch.set_num_threads(before[0])
-            torch.use_deterministic_algorithms(before[1])
-            filling.fill_uninitialized_memory = before[2]

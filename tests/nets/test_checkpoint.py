@@ -11,7 +11,9 @@ from safetensors.numpy import load_file, save_file
 
 from unetpipe.config import Network
 from unetpipe.errors import UserError
+from unetpipe.nets.build import build
 from unetpipe.nets.checkpoint import load_checkpoint, read_metadata, save_checkpoint
+from unetpipe.nets.layers import SegmentationNetwork
 from unetpipe.nets.unet import UNet
 
 CLASSES = ["membrane", "inside"]
@@ -23,12 +25,15 @@ NETWORKS = [
         Network(width=2, depth=2, kernel=[(1, 3, 3), (3, 3, 3), (3, 3, 1)], pooling=[(1, 2, 2), (2, 2, 1)]),
         id="each level its own",
     ),
+    pytest.param(Network(width=2, depth=1, skips="multiply", upsampling="max_unpooling"), id="other ways up"),
+    pytest.param(Network(name="full_resolution", width=2, depth=1), id="full resolution"),
+    pytest.param(Network(name="patch_classifier", width=2, depth=2), id="patches"),
 ]
 
 
-def saved(path: Path, settings: Network, **metadata: Any) -> UNet:
+def saved(path: Path, settings: Network, **metadata: Any) -> SegmentationNetwork:
     torch.manual_seed(1)
-    network = UNet(settings, len(CLASSES)).eval()
+    network = build(settings, len(CLASSES)).eval()
     save_checkpoint(path, network, {"classes": CLASSES, **metadata})
     return network
 
@@ -57,7 +62,7 @@ def test_a_checkpoint_that_knows_no_kernels_is_a_2d_network(tmp_path: Path) -> N
     # What it says of its geometry is not read: the network itself tells.
     network = saved(path, Network(width=2, depth=1), geometry={"border": [0, 8, 8]})
     metadata = read_metadata(path)
-    for name in ("kernel", "pooling", "sections"):
+    for name in ("kernel", "pooling", "sections", "skips", "upsampling"):
         del metadata["network"][name]
     save_file(load_file(path), path, metadata={"unetpipe": json.dumps(metadata)})
     loaded, _ = load_checkpoint(path)

@@ -12,12 +12,13 @@ from safetensors.torch import save
 from unetpipe.config import Network
 from unetpipe.errors import UserError
 from unetpipe.files import write_bytes
-from unetpipe.nets.unet import UNet
+from unetpipe.nets.build import build
+from unetpipe.nets.layers import SegmentationNetwork
 
 _KEY = "unetpipe"
 
 
-def save_checkpoint(path: Path, network: UNet, metadata: Mapping[str, Any]) -> None:
+def save_checkpoint(path: Path, network: SegmentationNetwork, metadata: Mapping[str, Any]) -> None:
     """Write weights and metadata, atomically. The same network and metadata give the same bytes.
 
     Parameters
@@ -58,13 +59,13 @@ def read_metadata(path: Path) -> dict[str, Any]:
     return metadata
 
 
-def load_checkpoint(path: Path) -> tuple[UNet, dict[str, Any]]:
+def load_checkpoint(path: Path) -> tuple[SegmentationNetwork, dict[str, Any]]:
     """The network, in evaluation mode on the CPU, and its metadata; UserError as :func:`read_metadata`."""
     metadata = read_metadata(path)
     try:
         # Strict JSON: lists may stand for tuples. A checkpoint that knows less has the defaults of what came later.
         settings = Network.model_validate_json(json.dumps(metadata["network"]))
-        network = UNet(settings, len(metadata["classes"]))
+        network = build(settings, len(metadata["classes"]))
     except (ValidationError, KeyError) as error:
         raise UserError(
             f"the checkpoint {path} was to be loaded",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unetpipe.errors import UserError
 from unetpipe.files import write_bytes
-from unetpipe.nets.unet import UNet
+from unetpipe.nets.layers import SegmentationNetwork
 
 _KEY = "unetpipe"
 
@@ -32,7 +32,7 @@ class State:
     rows: list[dict[str, Any]] = field(default_factory=list)
 
 
-def save_state(path: Path, model: UNet, optimiser: torch.optim.Optimizer, state: State) -> None:
+def save_state(path: Path, model: SegmentationNetwork, optimiser: torch.optim.Optimizer, state: State) -> None:
     """Store the weights, what the optimiser remembers, and ``state``, atomically."""
     tensors = {f"network.{name}": tensor for name, tensor in model.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in state.best.items()}
@@ -43,7 +43,7 @@ def save_state(path: Path, model: UNet, optimiser: torch.optim.Optimizer, state:
     write_bytes(path, save(contiguous, metadata={_KEY: json.dumps(plain)}))
 
 
-def restore_state(path: Path, model: UNet, optimiser: torch.optim.Optimizer) -> State | None:
+def restore_state(path: Path, model: SegmentationNetwork, optimiser: torch.optim.Optimizer) -> State | None:
     """Give the model and the optimiser what :func:`save_state` stored; None, with nothing touched, if there is none.
 
     Raises
