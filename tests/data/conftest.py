@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from distributed import Client
 
-from unetpipe.cluster import connect
+from unetpipe.processes import connect
 
 
 @pytest.fixture(scope="session")

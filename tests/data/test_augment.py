@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import zarr
@@ -190,6 +191,13 @@ def test_a_change_draws_all_samples_anew(
 
 
 @pytest.mark.usefixtures("at_hand")
+def test_a_worker_keeps_to_one_core(tmp_path: Path, volumes: dict[str, list[Path]], client: Client) -> None:
+    client.run(cv2.setNumThreads, 2)
+    run(tmp_path, volumes)
+    assert 1 in client.run(cv2.getNumThreads).values()
+
+
+@pytest.mark.usefixtures("at_hand")
 def test_samples_fit_every_network_of_the_same_geometry(
     tmp_path: Path, volumes: dict[str, list[Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -248,6 +256,56 @@ def test_without_changes_samples_are_cut_out_of_the_volumes(
     # One section at a time is never a missing one; a stack has some.
     assert (gaps > 0) == (network is STACK)
     np.testing.assert_array_equal(found["train/weight"], found["train/label"] != IGNORE)
+
+
+@pytest.mark.usefixtures("at_hand")
+@networks
+def test_where_few_voxels_are_labelled_every_sample_shows_one(
+    tmp_path: Path, make_volume: Make, network: Network, changes: dict[str, Any]
+) -> None:
+    rng = np.random.default_rng(0)
+    paths = []
+    for name, shape in (("a", (9, 80, 90)), ("b", (3, 60, 200))):
+        labels = np.full(shape, IGNORE, np.uint8)
+        labels[shape[0] // 2, 30, 40:42] = 0, 1
+        paths.append(make_volume(rng.integers(0, 255, shape).astype(np.uint8), labels, name=name))
+    # As far as half of what the network gives: without another attempt many samples would show none.
+    settings = SETTINGS.model_copy(update={"shift": 12.0, "elastic_sigma": 6.0, "border_class": None, **changes})
+    described = run(tmp_path, {"train": paths, "validate": paths[1:]}, network=network, settings=settings)
+    found = content(tmp_path)
+    assert described.voxels == {"membrane": 2, "inside": 2}
+    labelled = found["train/label"] != IGNORE
+    assert labelled.any(axis=(1, 2, 3)).all()
+    assert labelled.mean() < 0.02
+    np.testing.assert_array_equal(found["train/weight"] > 0, labelled)
+    assert set(found["train/source"][:, 0]) == {0, 1}
+    # Of the tiles of a volume to validate, those with a labelled voxel alone.
+    assert (found["validate/label"] != IGNORE).any(axis=(1, 2, 3)).all()
+    assert (found["validate/label"] != IGNORE).sum() == 2
+
+
+@pytest.mark.usefixtures("at_hand")
+def test_a_label_that_no_deformation_keeps_is_told(tmp_path: Path, make_volume: Make) -> None:
+    labels = np.full((1, 400, 400), IGNORE, np.uint8)
+    labels[0, 200, 200:202] = 0, 1
+    path = make_volume(np.random.default_rng(0).integers(0, 255, labels.shape).astype(np.uint8), labels)
+    settings = STILL.model_copy(update={"shift": 1e6})
+    message = r"about the labelled voxel \[0, 200, 20[01]\] .* of the volume v\n.*100 deformations.*\n.*augment\.shift"
+    with pytest.raises(UserError, match=message):
+        run(tmp_path, {"train": [path], "validate": []}, settings=settings)
+
+
+@pytest.mark.usefixtures("at_hand")
+def test_class_weights_of_the_settings_count_beside_the_frequencies(
+    tmp_path: Path, volumes: dict[str, list[Path]]
+) -> None:
+    plain = run(tmp_path / "plain", volumes)
+    weighted = run(
+        tmp_path / "weighted", volumes, settings=SETTINGS.model_copy(update={"class_weights": {"membrane": 3.0}})
+    )
+    ratios = {name: weighted.weight[name] / plain.weight[name] for name in CLASSES}
+    assert ratios["membrane"] == pytest.approx(3 * ratios["inside"])
+    assert sum(weighted.frequency[name] * weighted.weight[name] for name in CLASSES) == pytest.approx(1)
 
 
 @pytest.mark.usefixtures("at_hand")
@@ -318,6 +376,67 @@ def test_labels_stay_where_the_image_is(
     # Half a voxel to the nearest within a section, none between sections; half a step of the encoding.
     assert abs(back - label).max() <= (0 if axis == "z" else 0.5) + 0.0201 * 20
     assert len(np.unique(label)) > (10 if axis != "z" else len(label) // 2)
+
+
+@pytest.mark.parametrize("finer", [(2, 2), (3, 1), (1, 2)], ids=str)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_finer_volume_gives_the_samples_of_a_coarser_one(
+    make_volume: Make, finer: tuple[int, int], seed: int
+) -> None:
+    """Of the same tissue, a wave along each axis; the voxel (y, x) of one is the voxel (y fy, x fx) of the other."""
+
+    def seen(size: tuple[int, int], nm: tuple[float, float]) -> VolumeFile:
+        y, x = (np.arange(n) * edge for n, edge in zip(size, nm, strict=True))
+        wave = np.sin(y[:, None] / 50) + np.cos(x / 40)
+        image = np.stack([127 + 60 * wave, 127 - 50 * wave]).astype(np.uint8)
+        truth = np.stack([wave > 0, wave > 0.5]).astype(np.uint8)
+        constants: dict[str, Any] = {"mean": (127.0,) * 2, "std": (50.0,) * 2, "missing_sections": ()}
+        return VolumeFile.read(make_volume(image, truth, voxel_size_nm=(40.0, *nm), **constants))
+
+    coarse = seen((90, 100), (8.0, 8.0))
+    fine = seen((90 * finer[0], 100 * finer[1]), (8 / finer[0], 8 / finer[1]))
+    moved = STILL.model_copy(update={"elastic_sigma": 2.0, "rotation": 180.0, "shift": 5.0, "scale": 0.1})
+    samples = []
+    for volume, centre, settings in (
+        (coarse, (1, 45, 50), moved),
+        (coarse, (1, 45, 50), moved.model_copy(update={"voxel_size_nm": (8.0, 8.0)})),
+        (fine, (1, 45 * finer[0], 50 * finer[1]), moved.model_copy(update={"voxel_size_nm": (8.0, 8.0)})),
+    ):
+        samples.append(draw_sample(Image(volume), open_array(str(volume.labels)), centre, seed, recipe(settings)))
+    for at_its_size, resampled_to_its_size in zip(*samples[:2], strict=True):
+        np.testing.assert_array_equal(at_its_size, resampled_to_its_size)
+    # Steps of grey values in the file, 1/50, and of the encoding, 1/25.
+    assert abs(decode(samples[2][0]) - decode(samples[0][0])).max() <= 0.1
+    assert (samples[2][1] != samples[0][1]).mean() < 0.05
+    assert len(np.unique(samples[0][1])) == 2
+
+
+@pytest.mark.usefixtures("at_hand")
+def test_samples_of_two_voxel_sizes_come_with_the_one_they_have(
+    tmp_path: Path, volumes: dict[str, list[Path]], make_volume: Make
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 2, (2, 100, 110)).astype(np.uint8)
+    finer = make_volume(noise * 200, noise, name="finer", voxel_size_nm=(40.0, 2.0, 2.0))
+    unknown = make_volume(noise * 200, noise, name="unknown", source={"voxel_size_known": False})
+    both = {"train": [volumes["train"][0], finer], "validate": []}
+    resampled = SETTINGS.model_copy(update={"voxel_size_nm": (4.0, 4.0)})
+    assert run(tmp_path / "first", both).voxel_size_nm == (4.0, 4.0)
+    assert run(tmp_path / "asked", both, settings=resampled).voxel_size_nm == (4.0, 4.0)
+    found = [content(tmp_path / folder) for folder in ("first", "asked")]
+    same = [(a == b).all() for a, b in zip(*(samples["train/image"] for samples in found), strict=True)]
+    assert same == (found[0]["train/source"][:, 0] == 0).tolist()
+    # The voxel size of a volume then changes what is drawn.
+    wrong = make_volume(noise * 200, noise, name="finer", voxel_size_nm=(40.0, 3.0, 2.0))
+    assert run(tmp_path / "asked", both | {"train": [both["train"][0], wrong]}, settings=resampled).digest not in {
+        SamplesFile.read(tmp_path / "first" / "samples.json").digest
+    }
+    again = content(tmp_path / "asked")["train/image"]
+    assert not np.array_equal(again, found[1]["train/image"])
+
+    alone = {"train": [unknown], "validate": []}
+    assert run(tmp_path / "alone", alone).voxel_size_nm is None
+    with pytest.raises(UserError, match=r"volume unknown were to be resampled to \[4\.0, 4\.0\] nm"):
+        run(tmp_path / "alone", alone, settings=resampled)
 
 
 def test_the_border_term_sees_cells_beyond_the_output(make_volume: Make) -> None:

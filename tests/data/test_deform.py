@@ -148,6 +148,21 @@ def test_image_and_label_come_from_the_same_place(seed: int, tile: tuple[int, in
         assert abs(grey - label).max() <= 0.5001
 
 
+@given(st.integers(0, 2**32), tiles)
+def test_a_part_of_enclosed_coordinates_is_enclosed_again(seed: int, tile: tuple[int, int]) -> None:
+    coordinates = drawn(seed).coordinates(tile)
+    part = np.s_[:, tile[0] // 3 :, : tile[1] // 2 + 1]
+    expected, _ = enclosing(coordinates[part], (3, 1000, 2000), 1)
+    region, places = enclosing(coordinates, (3, 1000, 2000), 4, out=coordinates)
+    assert places is coordinates
+    # Relative to the region now, of which the parts are parts.
+    found, inside = enclosing(places[part], (3, *region.start[1:]), 1)
+    assert found == expected
+    source = np.random.default_rng(seed).integers(0, 255, (4, *region.shape[1:]), np.uint8)
+    within = tuple(slice(a - b, c - b) for a, b, c in zip(found.start, region.start, found.stop, strict=True))
+    np.testing.assert_array_equal(nearest(source, places)[within[0]][part], nearest(source[within], inside))
+
+
 @given(st.integers(0, 2**32), tiles, st.integers(1, 6))
 def test_the_enclosing_region_is_the_smallest(seed: int, tile: tuple[int, int], depth: int) -> None:
     coordinates = drawn(seed).coordinates(tile)

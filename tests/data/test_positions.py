@@ -65,6 +65,22 @@ def test_classes_are_counted_without_missing_sections(
     assert take_census(client, paths, CLASSES).voxels == counts
 
 
+def test_sections_known_to_have_no_labels_need_not_be_read(
+    client: Client, make_volume: MakeVolume, tmp_path: Path
+) -> None:
+    labels = some_labels(3, (40, 20, 30), 0.5)
+    labels[:17] = labels[18:] = IGNORE
+    image = np.random.default_rng(0).integers(0, 255, labels.shape).astype(np.uint8)
+    expected = take_census(client, [make_volume(image, labels)], CLASSES)
+    counts = (labels != IGNORE).sum(axis=(1, 2)).tolist()
+    path = make_volume(image, labels, folder=tmp_path, source={"labelled": counts})
+    for lost in (0, 1, 3, 4):
+        (tmp_path / "volumes" / "v" / "labels.zarr" / "0" / "c" / str(lost) / "0" / "0").unlink()
+    found = take_census(client, [path], CLASSES)
+    assert found == expected
+    assert sum(patch.labelled for patch in found.patches) == counts[17] == sum(found.voxels)
+
+
 def test_voxels_are_drawn_with_equal_chances(
     client: Client, labelled: tuple[list[Path], list[NDArray[np.uint8]]]
 ) -> None:

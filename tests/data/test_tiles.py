@@ -172,3 +172,23 @@ def test_fewer_tiles_are_the_first_of_more_and_the_same_every_time(make_volume: 
     assert {source[0] for source in all_of_them[:10]} == {0, 1}
     for limit in (0, 1, 7):
         assert [tile.source for tile in tiles_of(*volumes, limit=limit)] == all_of_them[:limit]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_sections_known_to_have_no_labels_are_not_read(make_volume: MakeVolume, tmp_path: Path, case: Case) -> None:
+    image = noise((40, 45, 50))
+    labels = np.full(image.shape, IGNORE, np.uint8)
+    labels[17, 5:9, 40:] = labels[20, 20:30] = 1
+    geometry = case.network.geometry
+    # Not those whose labels lie in what they drop alone: the next tile has them.
+    expected = {
+        tile.source
+        for tile in tiles_of(make_volume(image, labels), geometry=geometry, tile=case.tile)
+        if {17, 20} & set(range(start := write_origin(tile, geometry)[0], start + case.kept[0]))
+    }
+    counts = (labels != IGNORE).sum(axis=(1, 2)).tolist()
+    sparse = make_volume(image, labels, folder=tmp_path, source={"labelled": counts})
+    for lost in (0, 4):
+        (tmp_path / "volumes" / "v" / "labels.zarr" / "0" / "c" / str(lost) / "0" / "0").unlink()
+    found = tiles_of(sparse, geometry=geometry, tile=case.tile)
+    assert {tile.source for tile in found} == expected != set()

@@ -112,6 +112,21 @@ def test_class_weights_follow_the_frequencies() -> None:
     assert half[0] / half[1] == pytest.approx(2)
 
 
+@given(
+    st.lists(st.tuples(st.integers(0, 10**9), st.floats(0.01, 100)), min_size=1, max_size=6).filter(
+        lambda classes: any(count for count, _ in classes)
+    ),
+    st.floats(0, 1),
+)
+def test_factors_change_the_ratios_of_class_weights_alone(classes: list[tuple[int, float]], balance: float) -> None:
+    voxels, factors = map(list, zip(*classes, strict=True))
+    plain, found = class_weights(voxels, balance), class_weights(voxels, balance, factors)
+    assert np.average(found, weights=voxels) == pytest.approx(1)
+    ratios = found[plain > 0] / (plain * factors)[plain > 0]
+    np.testing.assert_allclose(ratios, ratios[0])
+    assert ((found == 0) == (plain == 0)).all()
+
+
 def test_weights_of_no_voxels_are_refused() -> None:
     with pytest.raises(ValueError, match="no voxel of any class"):
         class_weights([0, 0], 0.5)

@@ -13,26 +13,29 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import scipy
 import zarr
 from numpy.typing import NDArray
 
 import unetpipe
-from unetpipe.cluster import connect, for_each
+from unetpipe.cluster import for_each
 from unetpipe.config import Augment, Network
 from unetpipe.data.deform import Deformation, enclosing, linear, nearest
 from unetpipe.data.grey import Grey
 from unetpipe.data.positions import Census, Patch, take_census
+from unetpipe.data.resample import pixel_size, read_smoothed, stride
 from unetpipe.data.samples import SHARD, SamplesFile, create, encode, made_for, write_shard, write_validation
 from unetpipe.data.tiles import labelled_tiles
 from unetpipe.data.weights import BorderTerm, class_weights, weight_map
 from unetpipe.errors import UserError
 from unetpipe.files import digest_of
 from unetpipe.grid import Geometry, Shape
+from unetpipe.processes import connect
 from unetpipe.progress import Record
 from unetpipe.progress_bar import track
-from unetpipe.volume import Image, VolumeFile, open_array, read_truth
+from unetpipe.volume import IGNORE, Image, VolumeFile, open_array, read_truth
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +43,9 @@ _VALIDATION_TILES = 48
 """At most: each validation runs the network on all of them, and there are millions of voxels in them."""
 
 _VALIDATE = "validate"
+
+_ATTEMPTS = 100
+"""At a sample, until a labelled voxel is in it."""
 
 _PLACE, _LOOK = 0, 1
 """Streams of random numbers that the seed of a sample gives."""
@@ -104,7 +110,8 @@ def augment(
     Raises
     ------
     UserError
-        If a volume has no labels, those of the training volumes hold fewer than two classes, or a weight is too large.
+        If a volume has no labels, those of the training volumes hold fewer than two classes, a weight is too large, or
+        samples are to be resampled whose voxel size is not known.
     """
     geometry, tile = network.geometry, network.tile(settings.tile)
     volumes = [VolumeFile.read(path) for path in [*train, *validate]]
@@ -125,9 +132,10 @@ def augment(
         "geometry": asdict(geometry),
         "classes": classes,
         "seed": seed,
+        "strides": [stride(volume, settings.voxel_size_nm) for volume in volumes[: len(train)]],
         "version": unetpipe.__version__,
         # Random numbers and interpolation are theirs.
-        "libraries": {"numpy": np.__version__, "scipy": scipy.__version__},
+        "libraries": {"numpy": np.__version__, "scipy": scipy.__version__, "opencv": cv2.__version__},
     }
     with connect(max(1, min(cores, -(-settings.samples // SHARD)))) as client:
         census = take_census(client, train, classes)
@@ -163,11 +171,14 @@ def augment(
         seed=seed,
         settings=settings.model_dump(mode="json"),
         version=unetpipe.__version__,
+        voxel_size_nm=settings.voxel_size_nm or next(filter(None, map(pixel_size, volumes[: len(train)])), None),
     ).write(samples)
 
 
 def draw_shard(task: Task) -> int:
     """Draw, write and record a shard of samples; runs in a worker. Gives their number."""
+    # Every worker has a core; OpenCV would have all of them work for each.
+    cv2.setNumThreads(1)
     volumes = {patch.volume: VolumeFile.read(task.volumes[patch.volume]) for patch, _ in task.centres}
     images = {number: Image(volume) for number, volume in volumes.items()}
     labels = {number: open_array(str(volume.labels)) for number, volume in volumes.items()}
@@ -176,7 +187,7 @@ def draw_shard(task: Task) -> int:
         volume = patch.volume
         centre = patch.find(rank, labels[volume], volumes[volume].shape)
         seed = task.recipe.seed_of(number)
-        drawn.append(draw_sample(images[volume], labels[volume], centre, seed, task.recipe))
+        drawn.append(_draw_labelled(images[volume], labels[volume], centre, seed, task.recipe))
         sources.append((volume, *centre, seed))
     arrays: dict[str, NDArray[Any]] = {
         name: np.stack([sample[place] for sample in drawn]) for place, name in enumerate(("image", "label", "weight"))
@@ -188,13 +199,29 @@ def draw_shard(task: Task) -> int:
     return len(drawn)
 
 
-def draw_sample(
+def _draw_labelled(
     image: Image, labels: zarr.Array[Any], centre: Shape, seed: int, recipe: Recipe
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float16]]:
+    """As :func:`draw_sample`, again until a labelled voxel is left: where few are, a deformation can move all away."""
+    for attempt in range(_ATTEMPTS):
+        sample = draw_sample(image, labels, centre, seed, recipe, attempt)
+        if (sample[1] != IGNORE).any():
+            return sample
+    raise UserError(
+        f"a sample was to be drawn about the labelled voxel {list(centre)} (z, y, x) of the volume {image.volume.name}",
+        f"{_ATTEMPTS} deformations left no labelled voxel in it",
+        "label more around it, lower augment.shift or augment.elastic_sigma, or make augment.tile larger",
+    )
+
+
+def draw_sample(
+    image: Image, labels: zarr.Array[Any], centre: Shape, seed: int, recipe: Recipe, attempt: int = 0
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float16]]:
     """One sample: encoded grey values (z, y, x), and class indices and weights (z', y', x') of what the network gives.
 
     Image and labels are read at the same places, the image linearly, the labels at the nearest voxel; beyond the volume
-    both are mirrored. Every section is deformed and re-lit alike.
+    both are mirrored. The voxels of the sample are those of the volume, unless it is resampled. Every section is
+    deformed and re-lit alike.
 
     Parameters
     ----------
@@ -202,6 +229,8 @@ def draw_sample(
         Class indices of the volume of ``image``.
     centre:
         The (z, y, x) of the voxel at the centre, before it is shifted.
+    attempt:
+        Another one gives another deformation and another look.
     """
     settings = recipe.settings
     depth, y, x = recipe.tile
@@ -209,13 +238,18 @@ def draw_sample(
     # Cells beyond what the network gives count for the border term, those beyond what it sees do not.
     reach = 0 if recipe.term is None else recipe.term.reach
     margin = (min(border[0], reach), min(border[1], reach))
-    rng = np.random.default_rng([seed, _LOOK])
-    coordinates = Deformation.draw(settings, rng).coordinates((y, x))  # (2, y, x)
-    region, places = enclosing(coordinates, centre, depth)
-    grey = linear(image.read(region), places)
+    rng = np.random.default_rng([seed, _LOOK, *([attempt] if attempt else [])])
+    places = Deformation.draw(settings, rng).coordinates((y, x))  # (2, y, x)
+    step = stride(image.volume, settings.voxel_size_nm)
+    if step != (1.0, 1.0):
+        places *= np.array(step, np.float32)[:, None, None]
+    region, places = enclosing(places, centre, depth, out=places)
+    grey = linear(read_smoothed(image, region, step), places)
     grey = Grey.draw(settings, rng).apply(grey, rng)
     rows, columns = (slice(b - m, m - b or None) for b, m in zip(border, margin, strict=True))
-    region, places = enclosing(coordinates[:, rows, columns], centre, recipe.geometry.output(recipe.tile)[0])
+    # Now they are relative to the region of the image.
+    corner = (centre[0], *region.start[1:])
+    region, places = enclosing(places[:, rows, columns], corner, recipe.geometry.output(recipe.tile)[0])
     label = nearest(read_truth(labels, region, image.volume), places)
     weight = weight_map(label, margin, recipe.classes, recipe.term)
     rows, columns = (slice(m, -m or None) for m in margin)
@@ -228,7 +262,8 @@ def _recipe(
     term = None
     if settings.border_class is not None:
         term = BorderTerm(classes.index(settings.border_class), settings.border_weight, settings.border_sigma)
-    weights = class_weights(census.voxels, settings.class_balance)
+    factors = [(settings.class_weights or {}).get(name, 1.0) for name in classes]
+    weights = class_weights(census.voxels, settings.class_balance, factors)
     for name, voxels, weight in zip(classes, census.voxels, weights, strict=True):
         if voxels == 0:
             log.warning("the class %s does not occur in the training volumes: it will not be learnt", name)
@@ -236,7 +271,7 @@ def _recipe(
             raise UserError(
                 f"voxels of the class {name} were to weigh {weight + (term.weight if term else 0):g}",
                 f"weights end at {np.finfo(np.float16).max:g}; the class has {voxels} voxels of {sum(census.voxels)}",
-                "lower augment.class_balance or augment.border_weight",
+                "lower augment.class_balance, augment.class_weights or augment.border_weight",
             )
     return Recipe(settings, geometry, tile, tuple(weights.tolist()), term, seed)
 

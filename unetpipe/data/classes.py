@@ -28,14 +28,23 @@ class Classes:
             [f"{name}: {list(values)}" for name, values in label_values.items()] + [f"ignore: {list(ignore)}"]
         )
 
-    def encode(self, labels: NDArray[Any]) -> NDArray[np.uint8]:
+    def encode(self, labels: NDArray[Any], known: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
         """Class indices of integer ``labels``, of the same shape; :data:`~unetpipe.volume.IGNORE` for ignored ones.
+
+        Parameters
+        ----------
+        known:
+            Those to look at; all others are ignored, whatever they are. None for all.
 
         Raises
         ------
         UndeclaredError
             If a label value belongs to no class and is not ignored.
         """
+        if known is not None:
+            classes = np.full(labels.shape, IGNORE, np.uint8)
+            classes[known] = self.encode(labels[known])
+            return classes
         # Values that the labels' type cannot hold cannot occur, and would make NumPy compare floating-point numbers.
         limits = np.iinfo(labels.dtype)
         possible = [(value, i) for value, i in self._declared if limits.min <= value <= limits.max]

@@ -5,10 +5,12 @@ bicubically to a displacement per voxel. Everything lies within a section, and a
 alike: a section is a cut, and nothing is bent along z.
 """
 
+import functools
 import math
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,8 +18,6 @@ from unetpipe.config import Augment
 from unetpipe.grid import Region, Shape
 
 Scalar = TypeVar("Scalar", bound=np.generic)
-
-_ROWS = 32  # at a time: what is computed for them stays in the cache, several times as fast as the whole tile at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,20 +48,25 @@ class Deformation:
 
         The centre is voxel n // 2 along each axis. Rotation and scale leave the middle of the tile in its place.
         """
-        y, x = (np.arange(n) - (n - 1) / 2 for n in tile)
-        # Half a voxel where the number of voxels is even: there the middle lies between two voxels.
-        middle = [(n - 1) / 2 - n // 2 for n in tile]
         points = self.displacements.shape[-1]
+        along_y, along_x = (_basis(size, points) for size in tile)
+        # Half a voxel where the number of voxels is even: there the middle lies between two voxels.
+        middle = [(size - 1) / 2 - size // 2 for size in tile]
         cos, sin = math.cos(self.angle) / self.scale, math.sin(self.angle) / self.scale
-        # The displacements, the part that varies along y, and the part that varies along x, in one matrix product.
-        left = np.column_stack([cubic_weights(len(y), points), y, np.ones(len(y))])  # (y, points + 2)
-        along_x = self.displacements @ cubic_weights(len(x), points).T  # (2, points, x)
-        right = [
-            np.vstack([along_x[0], np.full(len(x), cos), self.shift[0] + middle[0] - sin * x]),
-            np.vstack([along_x[1], np.full(len(x), sin), self.shift[1] + middle[1] + cos * x]),
-        ]
-        result: NDArray[np.float32] = np.matmul(left.astype(np.float32), np.stack(right).astype(np.float32))
+        # Displacements, and what is in proportion to y, x and 1, in one product: basis(y) @ factors @ basis(x).
+        factors = np.zeros((2, points + 2, points + 2), np.float32)
+        factors[:, :points, :points] = self.displacements
+        factors[0, points:, points:] = [[0, cos], [-sin, self.shift[0] + middle[0]]]
+        factors[1, points:, points:] = [[0, sin], [cos, self.shift[1] + middle[1]]]
+        result: NDArray[np.float32] = np.matmul(along_y, factors @ along_x.T)
         return result
+
+
+@functools.lru_cache(maxsize=8)
+def _basis(size: int, points: int) -> NDArray[np.float32]:
+    """For each of ``size`` voxels the weights of ``points`` control points, its place from the middle, and 1."""
+    place = np.arange(size) - (size - 1) / 2
+    return np.column_stack([cubic_weights(size, points), place, np.ones(size)]).astype(np.float32)
 
 
 def cubic_weights(size: int, points: int) -> NDArray[np.float64]:
@@ -87,18 +92,19 @@ def cubic_weights(size: int, points: int) -> NDArray[np.float64]:
     return result
 
 
-def enclosing(coordinates: NDArray[np.float32], centre: Shape, depth: int) -> tuple[Region, NDArray[np.float32]]:
+def enclosing(
+    coordinates: NDArray[np.float32], centre: Shape, depth: int, out: NDArray[np.float32] | None = None
+) -> tuple[Region, NDArray[np.float32]]:
     """The region in which ``coordinates`` (2, y, x) about ``centre`` (z, y, x) lie, and coordinates within it.
 
     It has ``depth`` sections, of which that of the centre is number depth // 2. It is all that :func:`linear` and
-    :func:`nearest` need; it can reach beyond the volume.
+    :func:`nearest` need; it can reach beyond the volume. ``out`` takes the coordinates, as in NumPy.
     """
     start = np.floor(coordinates.min(axis=(1, 2)))
-    inside = coordinates - start[:, None, None]
     # Linear interpolation looks at the next voxel, even where its weight is 0.
-    shape = inside.max(axis=(1, 2)).astype(int) + 2
+    shape = (coordinates.max(axis=(1, 2)) - start).astype(int) + 2
     origin = (centre[0] - depth // 2, centre[1] + int(start[0]), centre[2] + int(start[1]))
-    return Region.of(origin, (depth, *shape)), inside
+    return Region.of(origin, (depth, *shape)), np.subtract(coordinates, start[:, None, None], out=out)
 
 
 def linear(source: NDArray[np.float32], coordinates: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -107,30 +113,18 @@ def linear(source: NDArray[np.float32], coordinates: NDArray[np.float32]) -> NDA
     The coordinates lie within ``source``, at least one voxel before its ends (see :func:`enclosing`). At whole
     coordinates the values are those of the voxels, bit for bit.
     """
-    result = np.empty((len(source), *coordinates.shape[1:]), np.float32)
-    width = source.shape[2]
-    sections = np.ascontiguousarray(source).reshape(len(source), -1)
-    for first in range(0, result.shape[1], _ROWS):
-        rows = slice(first, first + _ROWS)
-        whole = coordinates[:, rows].astype(np.int32)
-        y, x = coordinates[:, rows] - whole.astype(np.float32)
-        index = whole[0] * width + whole[1]
-        for section, values in zip(sections, result, strict=True):
-            a, b, c, d = (section[offset:].take(index) for offset in (0, 1, width, width + 1))
-            upper = a + x * (b - a)
-            lower = c + x * (d - c)
-            values[rows] = upper + y * (lower - upper)
-    return result
+    return _sampled(source, coordinates, cv2.INTER_LINEAR)
 
 
 def nearest(source: NDArray[Scalar], coordinates: NDArray[np.float32]) -> NDArray[Scalar]:
     """Values of ``source`` (z, y, x) nearest to ``coordinates`` (2, y', x') of each section: (z, y', x')."""
-    result: NDArray[Any] = np.empty((len(source), *coordinates.shape[1:]), source.dtype)
-    sections = np.ascontiguousarray(source).reshape(len(source), -1)
-    for first in range(0, result.shape[1], _ROWS):
-        rows = slice(first, first + _ROWS)
-        y, x = np.rint(coordinates[:, rows]).astype(np.int32)
-        index = y * source.shape[2] + x
-        for section, values in zip(sections, result, strict=True):
-            values[rows] = section.take(index)
+    return _sampled(source, coordinates, cv2.INTER_NEAREST)
+
+
+def _sampled(source: NDArray[Scalar], coordinates: NDArray[np.float32], kernel: int) -> NDArray[Scalar]:
+    result = np.empty((len(source), *coordinates.shape[1:]), source.dtype)
+    y, x = coordinates
+    for section, values in zip(source, result, strict=True):
+        # Exact in float32 since OpenCV 5; before, it rounded coordinates to 1/32 voxel.
+        cv2.remap(section, x, y, kernel, dst=values)
     return result

@@ -5,21 +5,26 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from unetpipe.combinations import region_problems
+from unetpipe.config import Annotation
+from unetpipe.data.annotation import box_of
 from unetpipe.data.sources import Source
+from unetpipe.data.sources.contract import VoxelSize
 from unetpipe.grid import Shape
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Shape (z, y, x) and type of a volume."""
+    """Shape (z, y, x), type and voxel size (z, y, x) of a volume; the last is None where it is not told."""
 
     shape: Shape
     dtype: str
+    voxel_size_nm: VoxelSize | None
 
     @classmethod
     def of(cls, source: Source) -> "Facts":
         """Those of an open source."""
-        return cls(source.shape, str(source.dtype))
+        return cls(source.shape, str(source.dtype), source.voxel_size_nm)
 
 
 def misfits(
@@ -27,6 +32,7 @@ def misfits(
     labels: Facts | None,
     sections: Sequence[int] | None,
     grey_range: Sequence[float] | None,
+    annotated: Sequence[Annotation] | None = None,
 ) -> list[tuple[str, str]]:
     """What does not go together, as the setting of the volume concerned and what is wrong with it.
 
@@ -38,6 +44,8 @@ def misfits(
         [first, end) as in the settings; None for all.
     grey_range:
         ``range`` as in the settings.
+    annotated:
+        As in the settings; None for all of the volume.
     """
     found = []
     if image is not None:
@@ -51,10 +59,26 @@ def misfits(
             found.append(
                 ("sections", f"[{sections[0]}, {sections[1]}) reaches beyond the image, which has {count} sections")
             )
+        first, end = sections or (0, count)
+        if first < end <= count:
+            found += _beyond(annotated or (), (end - first, *image.shape[1:]))
     if labels is not None and np.dtype(labels.dtype).kind not in "ui":
         found.append(("labels", f"are {labels.dtype}; label values are integers: convert them"))
     if image is not None and labels is not None and image.shape != labels.shape:
         found.append(
             ("labels", f"have the shape {labels.shape} (z, y, x), the image has {image.shape}; they must be the same")
         )
+    return found
+
+
+def _beyond(annotated: Sequence[Annotation], used: Shape) -> list[tuple[str, str]]:
+    """What of ``annotated`` lies beyond the part of the image that is used."""
+    found = []
+    for number, part in enumerate(annotated):
+        if isinstance(part, int):
+            if part >= used[0]:
+                found.append((f"annotated.{number}", f"there is no section {part}: {used[0]} are used, from 0 on"))
+        elif not region_problems(box := box_of(part, used)):
+            # Of one without a voxel, that is said already.
+            found += [(f"annotated.{number}", text) for text in region_problems(box, used)]
     return found

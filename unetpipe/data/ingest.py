@@ -17,15 +17,19 @@ import zarr
 from numpy.typing import NDArray
 
 import unetpipe
+from unetpipe import config
+from unetpipe.config import Annotation
+from unetpipe.data.annotation import Annotated
 from unetpipe.data.classes import Classes, UndeclaredError
 from unetpipe.data.fit import Facts, misfits
+from unetpipe.data.instances import Instances
 from unetpipe.data.slabs import Entry, Part, copy, measure, open_record, sample
 from unetpipe.data.sources import Source, file_of, open_source
 from unetpipe.data.sources.contract import VoxelSize, some
 from unetpipe.data.sources.zarr import ZarrSource
 from unetpipe.errors import UserError
 from unetpipe.files import digest_of
-from unetpipe.volume import LEVEL, VolumeFile, layout
+from unetpipe.volume import IGNORE, LEVEL, VolumeFile, layout
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +45,8 @@ def ingest(
     label_values: Mapping[str, Sequence[int]],
     ignore: Sequence[int],
     cores: int,
+    annotated: Sequence[Annotation] | None = None,
+    instances: config.Instances | None = None,
 ) -> None:
     """Make ``volume.json`` of an image and its labels; beside it ``image.zarr`` and ``labels.zarr``.
 
@@ -62,11 +68,16 @@ def ingest(
         The label values of each class, in the order of the channels, and those that belong to none.
     cores:
         Threads that decode and encode.
+    annotated:
+        The parts that were labelled, from the first section used on; None for all.
+    instances:
+        The rule for labels that are object numbers; None for label values.
 
     Raises
     ------
     UserError
-        If a file cannot be read, image and labels do not go together, or a label value was not declared.
+        If a file cannot be read, image and labels do not go together, a label value was not declared, or there are
+        labels and not one voxel is labelled.
     """
     image_store, labels_store = volume.parent / "image.zarr", volume.parent / "labels.zarr"
     volume.unlink(missing_ok=True)
@@ -75,7 +86,7 @@ def ingest(
         stack.enter_context(zarr.config.set({"async.concurrency": cores, "threading.max_workers": cores}))
         grey = stack.enter_context(open_source(image, cores))
         truth = stack.enter_context(open_source(labels, cores)) if labels else None
-        _refuse_misfits(name, grey, truth, sections, range)
+        _refuse_misfits(name, grey, truth, sections, range, annotated)
         image_sections = grey.shape[0]
         first, end = sections or (0, image_sections)
         known_nm = _voxel_size(name, grey, voxel_size_nm)
@@ -83,7 +94,8 @@ def ingest(
         origin_nm = (grey.origin_nm[0] + first * size_nm[0], *grey.origin_nm[1:])
         part = Part(first, (end - first, *grey.shape[1:]), size_nm, origin_nm)
         in_place = isinstance(grey, ZarrSource)
-        classes = Classes(label_values, ignore)
+        labelled = None if annotated is None else Annotated(annotated, part.shape)
+        rule = Classes(label_values, ignore) if instances is None else Instances(list(label_values), instances)
 
         stores = {} if in_place else {image_store: str(grey.dtype)}
         stores |= {} if truth is None else {labels_store: "uint8"}
@@ -93,7 +105,7 @@ def ingest(
         listing = grey.listing()
         key = {
             "image": [image, listing],
-            "labels": [labels, truth.listing(), classes.description] if truth else None,
+            "labels": [labels, truth.listing(), rule.description, annotated] if truth else None,
             "sections": [first, end],
             "voxel_size_nm": part.voxel_size_nm,
             "range": range,
@@ -110,10 +122,12 @@ def ingest(
             address = str(image_store / LEVEL)
             entries = copy(grey, part, image_store, record, measure=partial(measure, grey_range=range))
             image_digest = _digest(part, grey.dtype, entries)
-        labels_digest = None
+        labels_digest, counts = None, None
         if truth is not None:
-            encoded = copy(truth, part, labels_store, record, encode=_encoder(truth.address, classes))
+            encode = _encoder(truth.address, rule, labelled, first)
+            encoded = copy(truth, part, labels_store, record, encode=encode, measure=_labelled)
             labels_digest = _digest(part, np.dtype(np.uint8), encoded)
+            counts = [count for entry in encoded for count in entry["labelled"]]
 
     mean = tuple(value for entry in entries for value in entry["mean"])
     std = tuple(value for entry in entries for value in entry["std"])
@@ -122,6 +136,8 @@ def ingest(
         log.warning(
             "volume %s: taken for missing, since without contrast: sections %s", name, some(map(str, absent), 20)
         )
+    if truth is not None and counts is not None:
+        _refuse_unlabelled(name, truth.address, counts, annotated, rule)
     VolumeFile(
         name=name,
         image=address,
@@ -144,6 +160,7 @@ def ingest(
             "image_sections": image_sections,
             "in_place": in_place,
             "voxel_size_known": known_nm is not None,
+            "labelled": counts,
         },
         version=unetpipe.__version__,
     ).write(volume)
@@ -163,9 +180,14 @@ def _refuse_own_stores(addresses: Sequence[str], stores: Sequence[Path]) -> None
 
 
 def _refuse_misfits(
-    name: str, grey: Source, truth: Source | None, sections: Sequence[int] | None, grey_range: Sequence[float] | None
+    name: str,
+    grey: Source,
+    truth: Source | None,
+    sections: Sequence[int] | None,
+    grey_range: Sequence[float] | None,
+    annotated: Sequence[Annotation] | None,
 ) -> None:
-    found = misfits(Facts.of(grey), Facts.of(truth) if truth else None, sections, grey_range)
+    found = misfits(Facts.of(grey), Facts.of(truth) if truth else None, sections, grey_range, annotated)
     if found:
         raise UserError(
             f"the volume {name} was to be made of {grey.address}" + (f" and {truth.address}" if truth else ""),
@@ -190,19 +212,48 @@ def _voxel_size(name: str, grey: Source, voxel_size_nm: Sequence[float] | None) 
     return grey.voxel_size_nm
 
 
-def _encoder(address: str, classes: Classes) -> Callable[[int, NDArray[Any]], NDArray[Any]]:
+def _encoder(
+    address: str, rule: Classes | Instances, annotated: Annotated | None, first: int
+) -> Callable[[int, NDArray[Any]], NDArray[Any]]:
+    """Class indices of a section of the labels, given with its number there, of which ``first`` is the volume's 0."""
+
     def encode(z: int, section: NDArray[Any]) -> NDArray[Any]:
+        known = None if annotated is None else annotated.known(z - first)
         try:
-            return classes.encode(section)
+            return rule.encode(section, known)
         except UndeclaredError as error:
             values = some(f"{value} ({count} voxels)" for value, count in error.counts.items())
             raise UserError(
-                f"the labels {address} were to be read, with the values {classes.description}",
+                f"the labels {address} were to be read, with the values {rule.description}",
                 f"section {z} has label values that belong to no class: {values}",
                 "add them to a class in `classes` or in the volume's `label_values`, or to `ignore`",
             ) from None
 
     return encode
+
+
+def _labelled(voxels: NDArray[Any]) -> Entry:
+    """How many voxels of each section of class indices (z, y, x) have a class."""
+    return {"labelled": np.count_nonzero(voxels != IGNORE, axis=(1, 2)).tolist()}
+
+
+def _refuse_unlabelled(
+    name: str,
+    address: str,
+    labelled: Sequence[int],
+    annotated: Sequence[Annotation] | None,
+    rule: Classes | Instances,
+) -> None:
+    """UserError unless a voxel has a class."""
+    if any(labelled):
+        return
+    where = "" if annotated is None else " in the parts that are annotated"
+    raise UserError(
+        f"the labels {address} of the volume {name} were to be read, with the values {rule.description}",
+        f"not one voxel is labelled: all label values{where} are to be ignored",
+        f"compare volumes.{name}.sections and .annotated with the sections that were labelled, and the values to "
+        "ignore with those in the file; a volume that is only to be predicted needs no labels",
+    )
 
 
 def _digest(part: Part, dtype: np.dtype[Any], entries: Sequence[Entry]) -> str:

@@ -88,7 +88,9 @@ def take_census(client: Client, volumes: Sequence[Path], classes: Sequence[str])
 def _shards(volume: VolumeFile) -> Iterator[Region]:
     array = open_array(str(volume.labels))
     shard = array.shards or array.chunks
-    for start in itertools.product(*(range(0, n, s) for n, s in zip(volume.shape, shard, strict=True))):
+    # Where few sections are labelled, few shards need be read.
+    deep = np.unique(volume.learnt_sections() // shard[0] * shard[0]).tolist()
+    for start in itertools.product(deep, *(range(0, n, s) for n, s in zip(volume.shape[1:], shard[1:], strict=True))):
         yield Region.of(start, shard).clip(volume.shape)
 
 

@@ -63,7 +63,8 @@ class SamplesFile:
     ``train`` and ``validate`` are counts of samples; ``digest`` is of all their bytes. ``voxels``, ``frequency`` and
     ``weight`` (w_c) are of each class in the labelled voxels of the training volumes, missing sections left out.
     ``volumes`` are name, role and digests, in the order to which ``source`` refers. ``tile`` and ``border`` are
-    (z, y, x) in voxels; ``settings`` are those of ``augment``.
+    (z, y, x) in voxels; ``settings`` are those of ``augment``. ``voxel_size_nm`` (y, x) is that of the samples: the one
+    to which they were resampled, else that of the first training volume of which it is known.
     """
 
     store: str
@@ -80,6 +81,7 @@ class SamplesFile:
     seed: int
     settings: Mapping[str, Any]
     version: str
+    voxel_size_nm: tuple[float, float] | None = None
 
     @classmethod
     def read(cls, path: Path) -> "SamplesFile":
@@ -87,6 +89,8 @@ class SamplesFile:
         data = read_json(path)
         for key in ("classes", "volumes", "tile", "border"):
             data[key] = tuple(data[key])
+        if data.get("voxel_size_nm") is not None:
+            data["voxel_size_nm"] = tuple(data["voxel_size_nm"])
         return cls(**data)
 
     def write(self, path: Path) -> None:

@@ -32,7 +32,7 @@ class LabelledTile(NamedTuple):
 
 @dataclass(frozen=True)
 class _Cover:
-    """All tiles of one volume, side by side, aligned to the pooling, but those that keep only missing sections."""
+    """All tiles of one volume, side by side, aligned to the pooling, but those that keep no section to learn from."""
 
     volume: VolumeFile
     geometry: Geometry
@@ -41,9 +41,8 @@ class _Cover:
     @cached_property
     def starts(self) -> list[int]:
         """Where tiles begin along z."""
-        there = np.setdiff1d(np.arange(self.volume.shape[0]), self.volume.missing_sections)
         kept = self.geometry.kept(self.tile)[0]
-        return [int(start) * kept for start in np.unique(there // kept)]
+        return [int(start) * kept for start in np.unique(self.volume.learnt_sections() // kept)]
 
     @cached_property
     def counts(self) -> tuple[int, int]:

@@ -9,9 +9,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt, find_objects, label
+from scipy.ndimage import find_objects, label
 
 from unetpipe.volume import IGNORE
 
@@ -51,9 +52,11 @@ class BorderTerm:
         for number, (rows, columns) in enumerate(find_objects(cells), start=1):
             # Beyond the reach of a cell nothing depends on it.
             near = (_grown(rows, reach), _grown(columns, reach))
-            distance = distance_transform_edt(cells[near] != number).astype(np.float32)
-            second[near] = np.minimum(second[near], np.maximum(first[near], distance))
-            first[near] = np.minimum(first[near], distance)
+            outside = (cells[near] != number).view(np.uint8)
+            distance = cv2.distanceTransform(outside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+            d1, d2 = first[near], second[near]
+            np.minimum(d2, np.maximum(d1, distance), out=d2)
+            np.minimum(d1, distance, out=d1)
         term = np.zeros(labels.shape, np.float32)
         total = first[border] + second[border]
         term[border] = self.weight * np.exp(-(total**2) / np.float32(2 * self.sigma**2))
@@ -64,10 +67,11 @@ def _grown(part: slice, by: int) -> slice:
     return slice(max(0, part.start - by), part.stop + by)
 
 
-def class_weights(voxels: Sequence[int], balance: float) -> NDArray[np.float64]:
-    """w_c for each class of which there are ``voxels``: frequency**-balance, 1 on average over all voxels.
+def class_weights(voxels: Sequence[int], balance: float, factors: Sequence[float] | None = None) -> NDArray[np.float64]:
+    """w_c for each class of which there are ``voxels``: its factor times frequency**-balance, 1 on average.
 
-    A class without voxels weighs 0; ValueError if there are no voxels at all.
+    The average is over all voxels; ``factors`` are 1 where None. A class without voxels weighs 0; ValueError if there
+    are no voxels at all.
     """
     counts = np.array(voxels, np.float64)
     if not counts.any():
@@ -76,6 +80,8 @@ def class_weights(voxels: Sequence[int], balance: float) -> NDArray[np.float64]:
     present = frequency > 0
     weights = np.zeros(len(counts))
     weights[present] = frequency[present] ** -balance
+    if factors is not None:
+        weights *= factors
     result: NDArray[np.float64] = weights / (weights * frequency).sum()
     return result
 

@@ -23,6 +23,8 @@ rule ingest:
         range=lambda wildcards: SETTINGS.volumes[wildcards.volume].range,
         label_values=lambda wildcards: SETTINGS.label_values(wildcards.volume),
         ignore=SETTINGS.ignore,
+        annotated=annotated,
+        instances=instances,
         version=__version__,
     script:
         "../scripts/ingest.py"
