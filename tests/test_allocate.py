@@ -97,6 +97,25 @@ def test_a_store_that_is_gone_is_made_again_and_its_record_forgotten(
     assert Record(tmp_path / "p" / "progress").done() == {}
 
 
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text("{")], ids=["gone", "damaged"])
+def test_metadata_that_are_lost_are_written_again_and_the_shards_kept(
+    damage: Any, tmp_path: Path, volume: Path, certificate: Path
+) -> None:
+    allocated = run(volume, certificate, tmp_path / "p")
+    store = Path(allocated["probability"])
+    before = {path.relative_to(store): path.read_bytes() for path in store.rglob("zarr.json")}
+    Record(tmp_path / "p" / "progress").append("w", {"name": "0.0.0"})
+    shard = store / "0" / "c" / "0" / "0" / "0" / "0"
+    shard.parent.mkdir(parents=True)
+    shard.write_bytes(b"a shard")
+    damage(store / "0" / "zarr.json")
+    run(volume, certificate, tmp_path / "p")
+    assert shard.read_bytes() == b"a shard"
+    assert list(Record(tmp_path / "p" / "progress").done()) == ["0.0.0"]
+    assert {path.relative_to(store): path.read_bytes() for path in store.rglob("zarr.json")} == before
+    assert not (tmp_path / "p" / "new").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -61,6 +61,8 @@ def _ingest_all(settings: Settings, folder: Path) -> None:
             settings.label_values(name),
             settings.ignore,
             cores=2,
+            annotated=volume.annotated,
+            instances=settings.instances if volume.labels_are == "instances" else None,
         )
 
 
@@ -314,6 +316,23 @@ def test_it_is_found_by_ingest_and_leaves_no_volume(
     with pytest.raises(UserError, match=message):
         _ingest_all(settings, folder)
     assert not (folder / volume / "volume.json").exists()
+
+
+def test_labels_without_a_class_are_found_by_ingest(tmp_path: Path, data: Data) -> None:
+    data["ignore"] = [17]
+    data["volumes"]["known"]["annotated"] = [13]
+    _label_values((17, SHAPE[1] * SHAPE[2]))(tmp_path, data)
+    message = (
+        r"labels .*/labels\.tif of the volume known were to be read, .* ignore: \[17\]\n"
+        r"  found: not one voxel is labelled: all label values in the parts that are annotated .*\n"
+        r"  to do: compare volumes\.known\.sections and \.annotated"
+    )
+    with pytest.raises(UserError, match=message):
+        _ingest_all(check(data, "config.yaml"), tmp_path / "volumes")
+    # As instances, they are one object in every section.
+    data["instances"] = {"boundary": "membrane", "object": "inside"}
+    data["volumes"]["known"]["labels_are"] = "instances"
+    _ingest_all(check(data, "config.yaml"), tmp_path / "volumes")
 
 
 def test_a_file_that_changed_after_the_check_is_refused_by_ingest(tmp_path: Path, data: Data) -> None:

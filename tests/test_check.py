@@ -126,6 +126,66 @@ def test_an_image_must_have_two_voxels_of_the_lowest_level(
     assert _problems(good)["volumes.small.image"].startswith(f"{found}: at least {2 ** (depth + 1)} are needed")
 
 
+def test_annotated_parts_beyond_the_sections_used_are_named(good: Data) -> None:
+    parts: list[Any] = [2, 3, [[0, 3], [0, 70], [0, 80]], [[2, 4], [0, 70], [1, 81]], [[1, 1], [0, 99], [0, 1]]]
+    good["volumes"]["train"] |= {"sections": [2, 5], "annotated": parts}
+    assert _problems(good) == {
+        "volumes.train.annotated.1": "there is no section 3: 3 are used, from 0 on",
+        # One of the two axes: a mapping keeps the last.
+        "volumes.train.annotated.3": "[1, 81) along x reaches beyond the volume, which has 80 voxels there",
+        "volumes.train.annotated.4": "[1, 1) along z holds no voxel",
+    }
+    good["volumes"]["train"]["annotated"] = [2, [[0, 3], [0, 70], [0, 80]]]
+    check(good, "config.yaml")
+
+
+def _with_voxel_size(path: Path, nm: float) -> None:
+    metadata = {"spacing": 40, "unit": "nm", "axes": "ZYX"}
+    voxels = np.zeros((6, 70, 80), np.uint8)
+    tifffile.imwrite(path, voxels, imagej=True, resolution=(1 / nm, 1 / nm), metadata=metadata)
+
+
+def test_voxel_sizes_of_settings_and_files_are_compared(good: Data, tmp_path: Path) -> None:
+    _with_voxel_size(tmp_path / "train.tif", 4.0)
+    _with_voxel_size(tmp_path / "test.tif", 8.0)
+    assert "voxels of 8 x 8 nm" in _problems(good)["volumes.test.voxel_size_nm"]
+    good["volumes"]["test"]["voxel_size_nm"] = [40.0, 4.3, 4.0]
+    check(good, "config.yaml")
+    good["volumes"]["phantom"] = {"role": "predict", "image": "phantom"}
+    good["phantom"] = {"voxel_size_nm": [40.0, 6.0, 6.0]}
+    assert "voxels of 6 x 6 nm" in _problems(good)["volumes.phantom.voxel_size_nm"]
+    good["augment"] = {"voxel_size_nm": [6.0, 6.0]}
+    assert _problems(good).keys() == {"volumes.test.voxel_size_nm"}
+    del good["volumes"]["test"]["voxel_size_nm"]
+    _with_voxel_size(tmp_path / "test.tif", 5.9)
+    check(good, "config.yaml")
+
+
+def test_nothing_is_said_of_the_voxel_size_of_an_image_that_cannot_be_read(good: Data) -> None:
+    good["augment"] = {"voxel_size_nm": [4.0, 4.0]}
+    assert _problems(good).keys() == {"volumes.train.voxel_size_nm"}
+    good["volumes"]["train"]["image"] = "none.tif"
+    assert _problems(good).keys() == {"volumes.train.image"}
+
+
+@pytest.mark.parametrize(
+    ("learnt", "refused"),
+    [
+        pytest.param({"voxel_size_nm": [4.0, 4.0]}, True, id="another"),
+        pytest.param({"voxel_size_nm": [8.0, 8.5]}, False, id="alike"),
+        pytest.param({"voxel_size_nm": None}, False, id="unknown"),
+        pytest.param({}, False, id="older-version"),
+    ],
+)
+def test_a_model_tells_for_which_voxel_size_it_is(good: Data, tmp_path: Path, learnt: Data, refused: bool) -> None:
+    good["model"] = _checkpoint(tmp_path / "c.safetensors", **learnt)
+    _with_voxel_size(tmp_path / "test.tif", 8.0)
+    if refused:
+        assert "c.safetensors has learnt have 4 x 4" in _problems(good)["volumes.test.voxel_size_nm"]
+    else:
+        check(good, "config.yaml")
+
+
 def test_the_phantom_is_measured_by_its_settings(good: Data) -> None:
     good["phantom"] = {"shape": [5, 64, 20]}
     good["volumes"]["p"] = {"role": "test", "image": "phantom", "labels": "phantom", "sections": [2, 6]}
@@ -197,6 +257,8 @@ def test_fine_tuning_needs_the_same_network(good: Data, tmp_path: Path) -> None:
         ),
         pytest.param({"pooling": [(1, 2, 2), (1, 3, 3)]}, "poolings ((1, 2, 2), (1, 3, 3)) instead of", id="pooling"),
         pytest.param({"sections": 3}, "sections 3 instead of 1", id="sections"),
+        pytest.param({"skips": "add"}, "skips add instead of concatenate", id="skips"),
+        pytest.param({"upsampling": "nearest"}, "upsampling nearest instead of transposed", id="upsampling"),
         pytest.param({"kernel": [(1, 3, 3)] * 3, "pooling": [(1, 2, 2)] * 2}, "", id="the same, said for each level"),
     ],
 )

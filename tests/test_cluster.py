@@ -15,10 +15,13 @@ from typing import Any
 import psutil
 import pytest
 from distributed import Client
+from hypothesis import given
+from hypothesis import strategies as st
 
-from unetpipe import cluster
-from unetpipe.cluster import ATTEMPTS, Failed, connect, for_each, try_each
+from unetpipe import cluster, processes
+from unetpipe.cluster import ATTEMPTS, Failed, for_each, try_each
 from unetpipe.errors import UserError
+from unetpipe.processes import connect
 from unetpipe.stop import Stop
 
 
@@ -70,10 +73,44 @@ def test_each_item_comes_out_once_and_few_are_known_at_a_time(client: Client) ->
 
     found = []
     for count, result in enumerate(for_each(client, lambda item: item**2, items())):
-        # Two processes, each with two items in hand and one to come.
-        assert taken - count <= 6
+        # Two processes, each with two items in hand and one to come; and as many ahead, to know when the end is near.
+        assert taken - count <= 12
         found.append(result)
     assert sorted(found) == [item**2 for item in range(60)]
+
+
+def test_at_the_end_no_item_waits_in_the_hands_of_a_worker(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    count, submit = 40, client.submit
+    holders: dict[int, str] = {}
+    held: list[tuple[int, int]] = []
+    done: set[int] = set()
+
+    def submitting(function: Callable[[int], int], item: int, **to: Any) -> Any:
+        holders[item] = to["workers"][0]
+        hand = sum(worker == holders[item] and other not in done for other, worker in holders.items())
+        held.append((count - len(done), hand))
+        return submit(function, item, **to)
+
+    monkeypatch.setattr(client, "submit", submitting)
+    for result in for_each(client, abs, range(count)):
+        done.add(result)
+    assert done == set(range(count))
+    # In the middle, there is one more than a process works on, so that it need not wait for the next.
+    assert max(hand for left, hand in held if left > 12) == 3
+    assert max(hand for left, hand in held if left <= 8) == 2
+
+
+@given(left=st.integers(0, 200), workers=st.integers(1, 20), threads=st.integers(1, 5))
+def test_what_a_worker_takes_is_bounded_and_shrinks_with_what_is_left(left: int, workers: int, threads: int) -> None:
+    worker: cluster._Worker[int] = cluster._Worker("w", threads)
+    share = worker.share(left, workers)
+    assert 1 <= share <= threads + 1
+    assert share <= worker.share(left + 1, workers)
+    if left >= 2 * workers * (threads + 1):
+        assert share == threads + 1
+    if left <= 2 * workers:
+        # Enough to read or write one while another is computed, and not more than it can begin.
+        assert share == min(2, threads)
 
 
 def test_nothing_to_do(client: Client) -> None:
@@ -263,7 +300,7 @@ def test_workers_whose_parent_was_killed_end_by_themselves(tmp_path: Path) -> No
     script = tmp_path / "parent.py"
     script.write_text(
         "import os, time\n"
-        "from unetpipe.cluster import connect\n"
+        "from unetpipe.processes import connect\n"
         "if __name__ == '__main__':\n"
         "    with connect(2, 3) as client:\n"
         "        client.submit(time.sleep, 1e6)\n"
@@ -283,7 +320,7 @@ def test_workers_whose_parent_was_killed_end_by_themselves(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("failures", [2, 3])
 def test_processes_that_die_at_their_start_are_started_again(failures: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, tried = cluster.LocalCluster, []
+    real, tried = processes.LocalCluster, []
 
     def stumbling(**arguments: Any) -> Any:
         tried.append(arguments)
@@ -291,10 +328,10 @@ def test_processes_that_die_at_their_start_are_started_again(failures: int, monk
             raise RuntimeError("Nanny failed to start.")
         return real(**arguments)
 
-    monkeypatch.setattr(cluster, "LocalCluster", stumbling)
-    if failures == cluster.ATTEMPTS:
+    monkeypatch.setattr(processes, "LocalCluster", stumbling)
+    if failures == processes._ATTEMPTS:
         with pytest.raises(UserError, match=r"in 3 attempts, one of them died at once \(Nanny failed to start.\)"):
-            cluster.connect(1).__enter__()
+            processes.connect(1).__enter__()
         return
-    with cluster.connect(1) as client:
+    with processes.connect(1) as client:
         assert list(cluster.for_each(client, abs, [-1, -2])) == [1, 2]

@@ -23,9 +23,9 @@ from unetpipe import compute
 from unetpipe.compute import Device, ReadError, Task, compute_block, write_durably
 from unetpipe.engines import Engine, load_engine
 from unetpipe.errors import UserError
-from unetpipe.grid import Block, Plan
+from unetpipe.grid import Block, Plan, Shape
 from unetpipe.progress import Record
-from unetpipe.volume import Image, VolumeFile, open_writable
+from unetpipe.volume import Image, VolumeFile, create, open_writable
 
 
 class Fake(Engine):
@@ -295,6 +295,35 @@ def test_voxels_that_cannot_be_read_are_named(openvino: Path, make_volume: Calla
     (tmp_path / "image.zarr" / "c" / "0" / "0" / "0").write_bytes(b"damaged")
     with pytest.raises(ReadError, match=r"image\.zarr cannot be read in 0:5,-\d+:\d+,-\d+:\d+ \(z, y, x\)"):
         compute_block(tasks(openvino, allocated)[0])
+    assert entries(tmp_path) == []
+
+
+def test_a_shard_that_is_lost_from_the_volume_is_named_with_the_voxels_that_need_it(
+    openvino: Path, make_volume: Callable[..., Path], tmp_path: Path
+) -> None:
+    source = make_volume(predicting.noise((5, 90, 75)), source={"in_place": False})
+    allocated = predicting.start(openvino, source, tmp_path)
+    (shard,) = (path for path in (source.parent / "image.zarr" / "0" / "c").rglob("*") if path.is_file())
+    shard.unlink()
+    with pytest.raises(ReadError, match=rf"^0:5,-\d+:\d+,-\d+:\d+ .* cannot be read: the shard {shard} is gone"):
+        compute_block(tasks(openvino, allocated)[0])
+    assert entries(tmp_path) == []
+
+
+@pytest.mark.parametrize("shard", [(10, 24, 48), (5, 24, 96), (5, 12, 48)], ids=["deeper", "wider", "smaller"])
+def test_a_block_is_written_as_one_shard_or_not_at_all(
+    shard: Shape, openvino: Path, make_volume: Callable[..., Path], tmp_path: Path
+) -> None:
+    allocated = predicting.start(openvino, make_volume(predicting.noise()), tmp_path)
+    create(
+        tmp_path / "probability.zarr",
+        shape=(3, *predicting.SHAPE), dtype="uint8", chunk=(1, 5, 12, 24), shard=(3, *shard), voxel_size_nm=(1, 1, 1),
+        channels=["a", "b", "c"],
+    )  # fmt: skip
+    before = predicting.shards(tmp_path)
+    with pytest.raises(UserError, match="not one for each block"):
+        compute_block(Task(allocated, openvino.parent, 1, (0, 0, 0)))
+    assert predicting.shards(tmp_path) == before
     assert entries(tmp_path) == []
 
 

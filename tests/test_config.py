@@ -23,6 +23,9 @@ GOOD: dict[str, Any] = {
 }
 
 
+VOLUME = GOOD["volumes"]["a"]
+
+
 def with_change(path: str, value: Any) -> dict[str, Any]:
     data = deepcopy(GOOD)
     here = data
@@ -69,7 +72,7 @@ def test_the_example_of_the_readme_can_be_used() -> None:
         pytest.param("train.learning_rate", "1e-3", "train.learning_rate", "1.0e-3", id="YAML's 1e-3 is text"),
         pytest.param("train.momentum", 1.5, "train.momentum", "less than 1; found 1.5", id="out of range"),
         pytest.param("engine.backend", "cuda", "engine.backend", "tensorrt_rtx", id="unknown choice"),
-        pytest.param("classes.z", [], "classes.z", "at least 1 item", id="class without label values"),
+        pytest.param("classes.z", [], "classes.z", "has no label values", id="class without label values"),
         pytest.param("classes", {"one": [1]}, "classes", "at least 2", id="one class"),
         pytest.param("classes.inside", [0, 255], "classes.inside", "0 belongs to membrane already", id="value of two"),
         pytest.param("ignore", [255], "classes.inside", "255 belongs to ignore already", id="value ignored and not"),
@@ -77,6 +80,34 @@ def test_the_example_of_the_readme_can_be_used() -> None:
                      id="class missing in a volume"),
         pytest.param("volumes.a.label_values", {"membrane": [1], "inside": [2], "x": [3]},
                      "volumes.a.label_values.x", "none of the classes", id="class of a volume unknown"),
+        pytest.param("volumes.a.labels_are", "instances", "volumes.a.labels_are", "settings `instances` are missing",
+                     id="instances without a rule"),
+        pytest.param("volumes.a", VOLUME | {"labels_are": "instances", "label_values": GOOD["classes"]},
+                     "volumes.a.label_values", "no meaning for instances", id="label values of instances"),
+        pytest.param("volumes.c.labels_are", "instances", "volumes.c.labels_are", "without labels",
+                     id="instances of a volume without labels"),
+        pytest.param("volumes.c.annotated", [0], "volumes.c.annotated", "without labels",
+                     id="parts of a volume without labels"),
+        pytest.param("volumes.a.annotated", [], "volumes.a.annotated", "at least 1 item", id="no parts"),
+        pytest.param("volumes.a.annotated", [-1], "volumes.a.annotated.0", "greater than or equal to 0",
+                     id="part before the first section"),
+        pytest.param("volumes.a.annotated", [0, "x"], "volumes.a.annotated.1", "valid integer", id="part that is text"),
+        pytest.param("volumes.a.annotated", [0, [[0, 1], [0, 5]]], "volumes.a.annotated.1.2", "is required",
+                     id="part of two axes"),
+        pytest.param("volumes.a.annotated", [[[0, 1], [5, 5], [0, 5]]], "volumes.a.annotated.0",
+                     "[5, 5) along y holds no voxel", id="empty part"),
+        pytest.param("instances", {"boundary": "wall", "object": "inside"}, "instances.boundary", "none of the classes",
+                     id="boundary of instances unknown"),
+        pytest.param("instances", {"boundary": "membrane", "object": "cell"}, "instances.object", "none of the classes",
+                     id="object of instances unknown"),
+        pytest.param("instances", {"boundary": "inside", "object": "inside"}, "instances.object", "as the boundary",
+                     id="one class for instances"),
+        pytest.param("instances", {"boundary": "membrane", "object": "inside", "ignore": [2**64]}, "instances.ignore.0",
+                     "less than", id="number that no type holds"),
+        pytest.param("augment.class_weights", {"cell": 2.0}, "augment.class_weights.cell", "none of the classes",
+                     id="weight of no class"),
+        pytest.param("augment.class_weights", {"inside": 0.0}, "augment.class_weights.inside", "greater than 0",
+                     id="class without weight"),
         pytest.param("volumes.a.sections", [4, 4], "volumes.a.sections", "holds no section", id="empty range"),
         pytest.param("volumes.a.sections", [0, 1, 2], "volumes.a.sections", "", id="range of three"),
         pytest.param("volumes.a.sections", [0, "x"], "volumes.a.sections.1", "integer", id="range of text"),
@@ -101,6 +132,10 @@ def test_the_example_of_the_readme_can_be_used() -> None:
         pytest.param("network.pooling", [0, 2, 2], "network.pooling.0", "greater than or equal to 1",
                      id="pooling of 0"),
         pytest.param("network.sections", 2, "network.sections", "2 is even", id="even sections"),
+        pytest.param("network", {"name": "patch_classifier", "skips": "add"}, "network.skips",
+                     "has no meaning for the network patch_classifier", id="skips of patches"),
+        pytest.param("network.upsampling", "bilinear", "network.upsampling", "'transposed', 'nearest'",
+                     id="unknown upsampling"),
         pytest.param("network", {"kernel": [3, 3, 3], "sections": 3}, "network.sections", "is for 2D networks",
                      id="sections of a 3D network"),
         pytest.param("network.kernel", [3, 3, 3], "augment.tile", "this network takes tiles (z, y, x)",
@@ -117,6 +152,19 @@ def test_each_mistake_is_named(path: str, value: Any, where: str, message: str) 
     found = problems(with_change(path, value))
     assert where in found
     assert message in found[where]
+
+
+def test_classes_need_label_values_only_where_they_are_read() -> None:
+    data = with_change("classes", {"membrane": [], "inside": []})
+    assert problems(data).keys() == {"classes.membrane", "classes.inside"}
+    data["volumes"]["a"]["label_values"] = {"membrane": [0], "inside": [255]}
+    parse(data, "try.yaml")
+    del data["volumes"]["a"]["label_values"]
+    data["volumes"]["a"]["labels_are"] = "instances"
+    data["instances"] = {"boundary": "membrane", "object": "inside", "ignore": [2**64 - 1, -1]}
+    settings = parse(data, "try.yaml")
+    assert settings.instances is not None
+    assert settings.instances.ignore == [2**64 - 1, -1]
 
 
 def test_all_mistakes_come_together() -> None:
@@ -149,6 +197,14 @@ def test_the_near_tile_sizes_are_legal() -> None:
 
 def of_network(network: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return {**deepcopy(GOOD), "network": network, **changes}
+
+
+def test_what_a_network_has_no_use_for_is_named_all_at_once() -> None:
+    network = {"name": "full_resolution", "pooling": [1, 3, 3], "skips": "none", "upsampling": "nearest"}
+    found = problems(of_network(network))
+    assert found.keys() == {"network.pooling", "network.skips", "network.upsampling"}
+    assert all("has no meaning for the network full_resolution: leave it out" in text for text in found.values())
+    parse(of_network({"name": "full_resolution"}), "try.yaml")
 
 
 DEEP = {"depth": 2, "kernel": [[1, 3, 3], [3, 3, 3], [3, 3, 3]], "pooling": [[1, 2, 2], [2, 2, 2]]}

@@ -186,6 +186,7 @@ def test_a_file_that_is_no_shard_of_the_plan_is_orphaned(stray: str, prediction:
     report = check(Store(prediction))
     assert [(fault.state, fault.name) for fault in report.faults] == [("orphaned", stray)]
     assert str(report) == "75 blocks: 75 sound; besides, 1 files or entries that belong to no block"
+    assert ("a repair deletes it" if stray.endswith("partial") else "delete it by hand") in report.faults[0].why
 
 
 @pytest.mark.parametrize("name", ["3.0.0", "0.0", "0.0.0.0", "00.0.0", "a.b.c", "", "٣.0.0", "-1.0.0"])
@@ -232,11 +233,35 @@ def test_a_plan_of_another_version_is_refused(part: str, prediction: Path) -> No
     description = read_json(prediction / "allocated.json")
     del description["plan"][part]
     write_json(prediction / "allocated.json", description)
-    with pytest.raises(UserError, match=rf"(?s)none that unetpipe .* knows \(KeyError\('{part}'\)\).*the version that"):
+    with pytest.raises(UserError, match=rf"(?s)that of another version; .*\(plan\.{part}: field required\).*delete it"):
         Store(prediction)
 
 
-def test_a_store_without_metadata_is_refused(prediction: Path) -> None:
-    (prediction / "probability.zarr" / "0" / "zarr.json").unlink()
-    with pytest.raises(UserError, match="a Zarr array was expected"):
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        pytest.param(Path.unlink, "is gone", id="gone"),
+        pytest.param(lambda path: path.write_bytes(path.read_bytes()[:99]), "cannot be read", id="cut"),
+        pytest.param(
+            lambda path: path.write_text(path.read_text().replace("115", "116", 1)),
+            r"is that of an array of \(3, 20, 116, 110\)",
+            id="another shape",
+        ),
+        pytest.param(
+            lambda path: path.write_text(path.read_text().replace("24", "48", 1)),
+            r"in shards of \(3, 8, 48, 24\)",
+            id="other shards",
+        ),
+    ],
+)
+def test_of_metadata_that_are_lost_it_is_said_what_is_there_and_what_to_do(
+    damage: Callable[[Path], object], message: str, prediction: Path
+) -> None:
+    metadata = prediction / "probability.zarr" / "0" / "zarr.json"
+    damage(metadata)
+    before = files(prediction)
+    with pytest.raises(UserError, match=rf"0/zarr\.json, .*{message}.*; 75 shards are there") as caught:
         Store(prediction)
+    assert "(3, 20, 115, 110) voxels in shards of (3, 8, 24, 24)" in caught.value.repair
+    assert f"delete {prediction} and run snakemake again" in caught.value.repair
+    assert files(prediction) == before

@@ -7,11 +7,10 @@ from typing import Any
 
 import psutil
 import pytest
+from engines import make_engine_in
 from onnx_unet import unet
 from rates import made_up
 
-from unetpipe import config
-from unetpipe.deploy.build_engine import build_engine
 from unetpipe.engines import device_class
 from unetpipe.errors import UserError
 from unetpipe.files import read_json, write_json
@@ -26,10 +25,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a small engine."""
     folder = tmp_path_factory.mktemp("engine")
     (folder / "model.onnx").write_bytes(unet([6, 8, 12]).SerializeToString(deterministic=True))
-    build_engine(
-        folder / "model.onnx", folder / "engine", folder / "build.json",
-        settings=config.Engine(backend="openvino"), tile=None, batch=1,
-    )  # fmt: skip
+    make_engine_in(folder, folder / "model.onnx", "openvino")
     return folder
 
 

@@ -1,6 +1,7 @@
 """A voxel of the result depends on input and engine alone, not on tiles, workers, or earlier runs."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,18 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from onnx_unet import CLASSES, unet
+from onnx_unet import CLASSES
 from predicting import finish, shards, start
 
-from unetpipe import compute, config
+from unetpipe import compute
 from unetpipe.allocate import read_plan
 from unetpipe.compute import Device
 from unetpipe.config import Network
 from unetpipe.data.ingest import ingest
-from unetpipe.deploy.build_engine import build_engine
 from unetpipe.engines import load_engine
 from unetpipe.errors import UserError
 from unetpipe.files import read_json, write_json
-from unetpipe.grid import Geometry, Plan, Region, triple
+from unetpipe.grid import Geometry, Plan, Region, Shape, triple
 from unetpipe.progress import Record
 from unetpipe.volume import Image, VolumeFile
 
@@ -37,17 +37,12 @@ BACKENDS = ["openvino", "onnxruntime"]
 
 @pytest.fixture(scope="session")
 def engines(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
-    """The folder of an engine, by network and library."""
+    """The folder of a certified engine, by network and library."""
     folders = {}
     for name, changes in NETWORKS.items():
         for backend in BACKENDS:
             folder = tmp_path_factory.mktemp(f"{name}-{backend}")
-            (folder / "model.onnx").write_bytes(unet([4, 6, 8], **changes).SerializeToString(deterministic=True))
-            build_engine(
-                folder / "model.onnx", folder / "engine", folder / "build.json",
-                settings=config.Engine(backend=backend), tile=None, batch=1,
-            )  # fmt: skip
-            folders[name, backend] = folder
+            folders[name, backend] = predicting.make_engine(backend, folder, **changes).parent
     return folders
 
 
@@ -87,7 +82,7 @@ DTYPES: dict[str, Callable[[np.random.Generator, tuple[int, ...]], NDArray[Any]]
 }
 
 
-def cut(geometry: Geometry, shape: tuple[int, int, int], kept: list[int], tiles: list[int], batch: int) -> Plan:
+def cut(geometry: Geometry, shape: Shape, kept: Sequence[int], tiles: Sequence[int], batch: int) -> Plan:
     """Tiles that keep about ``kept`` poolings along each axis, and blocks of so many of them."""
     tile = geometry.tile_for([n * p for n, p in zip(kept, geometry.pooling, strict=True)])
     block = triple([n * k for n, k in zip(tiles, geometry.kept(tile), strict=True)])
@@ -120,6 +115,84 @@ def test_tiled_equals_whole_bit_for_bit(
     np.testing.assert_array_equal(
         run(folder, image, cut(geometry, shape, kept, tiles, batch)), run(folder, image, whole)
     )
+
+
+class Padded(Image):
+    """A volume that is normalised as a whole, and mirrored by NumPy."""
+
+    def read(self, region: Region) -> NDArray[np.float32]:
+        facts, count = self.volume, self.volume.shape[0]
+        grey = np.asarray(self.array[facts.first_section : facts.first_section + count]).astype(np.float32)
+        if facts.range is not None:
+            grey = grey.clip(*np.array(facts.range, np.float32))
+        there = [z for z in range(count) if facts.std[z] > 0]
+        for z in range(count):
+            scale = np.float32(1 / facts.std[z]) if z in there else np.float32(0)
+            grey[z] = (grey[z] - np.float32(facts.mean[z])) * scale
+        if there:
+            grey = grey[[min(there, key=lambda other: abs(other - z)) for z in range(count)]]
+        reach = [(-a, max(0, b - n)) for a, b, n in zip(region.start, region.stop, grey.shape, strict=True)]
+        wide = np.pad(grey, reach, mode="reflect")
+        return np.ascontiguousarray(wide[tuple(slice(0, n) for n in region.shape)])
+
+
+@st.composite
+def volumes(draw: st.DrawFn, folder: Path, make_volume: Callable[..., Path]) -> Path:
+    """A volume of any shape, a voxel thin or smaller than what the network loses, in any chunks and shards."""
+    thin = st.sampled_from([1, 2, 3])
+    shape = draw(st.tuples(thin | st.integers(4, 9), *[thin | st.integers(4, 70)] * 2))
+    dtype = draw(st.sampled_from(sorted(DTYPES)))
+    before, after = draw(st.tuples(st.integers(0, 3), st.integers(0, 3)))
+    whole = (before + shape[0] + after, *shape[1:])
+    voxels = DTYPES[dtype](np.random.default_rng(draw(st.integers(0, 99))), whole)
+    # Alike in part: what is computed once and copied lies beside what is not.
+    voxels[:, draw(st.integers(0, 70)) :] = voxels[0, 0, 0]
+    chunks = draw(st.tuples(*[st.integers(1, 40)] * 3))
+    several = draw(st.none() | st.tuples(*[st.integers(1, 3)] * 3))
+    shards = None if several is None else triple([n * times for n, times in zip(chunks, several, strict=True)])
+    image = zarr.create_array(folder / "image.zarr", shape=whole, chunks=chunks, shards=shards, dtype=dtype)
+    image[...] = voxels
+    used = voxels[before : before + shape[0]]
+    source = VolumeFile.read(make_volume(used, folder=folder, range=(-1.0, 1.5) if dtype == "float32" else None))
+    replace(source, image=str(folder / "image.zarr"), first_section=before).write(folder / "volume.json")
+    return folder / "volume.json"
+
+
+@pytest.mark.usefixtures("at_hand")
+@settings(max_examples=20)
+@given(data=st.data())
+def test_what_is_stored_is_the_whole_in_one_call_whatever_the_layout(
+    data: st.DataObject,
+    engines: dict[tuple[str, str], Path],
+    make_volume: Callable[..., Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    network = data.draw(st.sampled_from(sorted(NETWORKS)), "network")
+    certificate = engines[network, data.draw(st.sampled_from(BACKENDS), "backend")] / "certificate.json"
+    geometry = Network.model_validate({"depth": 2, **NETWORKS[network]}).geometry
+    flat = geometry.dimensions == 2
+    folder = tmp_path_factory.mktemp("any")
+    volume = data.draw(volumes(folder, make_volume), "volume")
+    source = VolumeFile.read(volume)
+    once = [-(-n // p) for n, p in zip(source.shape, geometry.pooling, strict=True)]
+    # A few blocks, not thousands of tiny ones; what a tile keeps is rarely a divisor of anything.
+    counts = data.draw(st.tuples(*[st.integers(1, 4)] * 3), "tiles along each axis")
+    kept = [1 if flat and axis == 0 else -(-n // counts[axis]) for axis, n in enumerate(once)]
+    tiles = data.draw(st.tuples(st.integers(1, 5), *[st.integers(1, 3)] * 2), "tiles of a block")
+    plan = cut(geometry, source.shape, kept, tiles, data.draw(st.integers(1, 5), "batch"))
+    chunk = [data.draw(st.sampled_from([c for c in range(1, n + 1) if n % c == 0]), "chunk") for n in plan.block]
+    plan = replace(plan, chunk=triple(chunk))
+    workers, threads = data.draw(st.integers(1, 2), "workers"), data.draw(st.integers(1, 2), "threads")
+    facts = finish(
+        certificate, start(certificate, volume, folder / "prediction", plan=plan), workers, workers * threads
+    )
+    assert facts["computed"] == facts["blocks"] == np.prod(plan.block_counts)
+    whole = cut(geometry, source.shape, [1 if flat else once[0], *once[1:]], [source.shape[0] if flat else 1, 1, 1], 1)
+    assert len(list(whole.blocks())) == 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compute, "_constant", lambda seen: None)
+        expected = run(certificate.parent, Padded(source), whole)
+    np.testing.assert_array_equal(np.asarray(predicting.stored(folder / "prediction")[...]), expected)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -122,3 +122,10 @@ def test_no_record_has_no_key(tmp_path: Path) -> None:
 def test_key_is_json(tmp_path: Path) -> None:
     Record.open(tmp_path / "p", {"b": 1, "a": [1.5, None]}, "refuse", "it")
     assert json.loads((tmp_path / "p" / "key.json").read_text()) == {"b": 1, "a": [1.5, None]}
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", "1"])
+def test_a_damaged_key_is_told(content: str, tmp_path: Path) -> None:
+    (tmp_path / "key.json").write_text(content)
+    with pytest.raises(UserError, match=r"(?s)key\.json was to be read\n.* is no .*put a copy of it back; .*delete "):
+        Record(tmp_path).key()

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from engines import make_engine_in
 from onnx_unet import unet
 from prediction import (
     ENGINE,
@@ -30,9 +31,7 @@ from prediction import (
 )
 
 import unetpipe
-from unetpipe import config
 from unetpipe.cli import main
-from unetpipe.deploy.build_engine import build_engine
 from unetpipe.engines import device_class
 from unetpipe.errors import UserError
 from unetpipe.files import read_json, write_json
@@ -68,9 +67,9 @@ def unbroken(make_volume: Callable[..., Path], tmp_path_factory: pytest.TempPath
     network = folder / "model.onnx"
     network.write_bytes(unet([4, 6]).SerializeToString(deterministic=True))
     engine = folder / "engine"
-    settings = config.Engine(backend="openvino")
+    make_engine_in(folder, network, "openvino", batch=4)
     (folder / ENGINE).mkdir(parents=True)
-    build_engine(network, engine, folder / ENGINE / "build.json", settings=settings, tile=None, batch=4)
+    shutil.copy(folder / "build.json", folder / ENGINE)
     prediction = plan_run(folder, make_volume, engine.read_bytes(), device_class("openvino"))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -154,6 +153,7 @@ def test_a_file_that_is_not_temporary_is_left(prediction: Path, capsys: pytest.C
     assert main(["fsck", str(prediction), "--repair", "--cores", "1"]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(":")[0] for line in lines[-3:]] == ["not repaired", f"          {note}", "after the repair"]
+    assert lines[-3].endswith("0/c/note: no shard, so no repair touches it: delete it by hand")
     assert lines[-1].startswith("after the repair: 75 blocks: 75 sound; besides, 1 files")
     assert note.exists()
     note.unlink()

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
+from engines import make_engine_in
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -25,7 +26,6 @@ from unetpipe import config, selection
 from unetpipe.allocate import read_plan
 from unetpipe.config import Network
 from unetpipe.data.sources.contract import Source
-from unetpipe.deploy.build_engine import build_engine
 from unetpipe.engines import device_class
 from unetpipe.errors import UserError
 from unetpipe.evaluate import evaluate
@@ -239,14 +239,7 @@ SOURCE = {"sections": [0, 20], "image_sections": 20}
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("engine")
     (folder / "model.onnx").write_bytes(unet([4, 6, 8]).SerializeToString(deterministic=True))
-    build_engine(
-        folder / "model.onnx",
-        folder / "engine",
-        folder / "build.json",
-        settings=config.Engine(backend="openvino"),
-        tile=None,
-        batch=1,
-    )
+    make_engine_in(folder, folder / "model.onnx", "openvino")
     write_json(
         folder / "certificate.json",
         {

@@ -2,6 +2,7 @@
 
 import os
 import time
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,38 @@ from unetpipe.errors import UserError
 from unetpipe.files import write_json
 from unetpipe.progress import Record
 from unetpipe.status import status
+from unetpipe.volume import VolumeFile
 
 NOW = 1_800_000_000.0
 
 
 def volume(run: Path, name: str, labels: str | None = "labels.zarr/0") -> None:
-    write_json(run / "volumes" / name / "volume.json", {"labels": labels})
+    facts = dict.fromkeys(field.name for field in fields(VolumeFile))
+    shape = dict.fromkeys(("shape", "voxel_size_nm", "origin_nm", "mean", "std", "missing_sections"), ())
+    write_json(run / "volumes" / name / "volume.json", {**facts, **shape, "labels": labels})
 
 
 def plan(run: Path, name: str, of: int, **further: Any) -> Record:
     """A prediction of so many blocks, and its record."""
     folder = run / "predictions" / name
-    write_json(folder / "allocated.json", {"plan": {"blocks": of}, **further})
+    geometry = {"border": [0, 8, 8], "pooling": [1, 2, 2], "base": [0, 0, 0], "dimensions": 2}
+    shapes = {"shape": [of, 24, 24], "tile": [1, 40, 40], "block": [1, 24, 24], "chunk": [1, 24, 24]}
+    described = {
+        "volume": name,
+        "volume_file": "volume.json",
+        "probability": "probability.zarr",
+        "array": "0",
+        "classes": ["membrane"],
+        "key": {"input": {}, "engine": "e", "backend": "openvino", "device_class": {}, "version": "1"},
+        "plan": {**shapes, "batch": 1, "geometry": geometry, "blocks": of},
+    }
+    write_json(folder / "allocated.json", described | further)
     return Record.open(folder / "progress", {}, "refuse", "it")
+
+
+def selected(blocks: int) -> dict[str, Any]:
+    """So many of ten blocks."""
+    return {"blocks": blocks, "of": 10, "region": None, "mask": None, "box": [[0, 0, 0], [blocks, 1, 1]], "bits": None}
 
 
 def row(run: Path, name: str, now: float = NOW) -> str:
@@ -112,7 +132,7 @@ def test_blocks_are_counted_once_and_void_ones_not_at_all(tmp_path: Path) -> Non
 
 
 def test_skipped_blocks_are_told_apart(tmp_path: Path) -> None:
-    record = plan(tmp_path, "v", 10, selection={"blocks": 4, "of": 10})
+    record = plan(tmp_path, "v", 10, selection=selected(4))
     for number in range(4):
         record.append("one", {"name": f"0.0.{number}", "finished": NOW})
     assert row(tmp_path, "v") == "v – 4 4 6 100.0 % – finished"
@@ -128,7 +148,7 @@ def test_a_rate_takes_time_to_show(seconds: float, rate: str, tmp_path: Path) ->
 
 
 def test_nothing_selected_is_finished(tmp_path: Path) -> None:
-    plan(tmp_path, "v", 10, selection={"blocks": 0, "of": 10})
+    plan(tmp_path, "v", 10, selection=selected(0))
     assert row(tmp_path, "v") == "v – 0 0 10 100.0 % – finished"
 
 
@@ -170,4 +190,25 @@ def test_no_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"(?s)neither volumes nor scores in results/absent"):
         status(Path("absent"), NOW)
     with pytest.raises(UserError, match="neither volumes nor scores"):
+        status(tmp_path, NOW)
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        pytest.param("predictions/v/allocated.json", r"allocated\.json was to be read.*delete it and run", id="plan"),
+        pytest.param("volumes/v/volume.json", r"volume\.json was to be read.*delete it and run snakemake", id="volume"),
+        pytest.param("samples.json", r"roles of the volumes .*samples\.json.*KeyError\('volumes'\)", id="samples"),
+        pytest.param("scores/v.json", r"roles of the volumes .*scores is damaged.*'volume'", id="scores"),
+        pytest.param("predictions/v/progress/key.json", None, id="not the key of a record"),
+    ],
+)
+def test_a_file_of_another_version_is_named(file: str, message: str | None, tmp_path: Path) -> None:
+    plan(tmp_path, "v", 10)
+    volume(tmp_path, "v")
+    write_json(tmp_path / file, {"some": "thing"})
+    if message is None:
+        assert row(tmp_path, "v").startswith("v – 0 10")
+        return
+    with pytest.raises(UserError, match=f"(?s){message}"):
         status(tmp_path, NOW)

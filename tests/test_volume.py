@@ -1,6 +1,7 @@
 """Volumes in Zarr: what is read beyond them, how they are cut into shards, and what others can read of them."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from unetpipe.grid import Region, Shape
 from unetpipe.volume import (
     IGNORE,
     Image,
+    LostShardError,
     VolumeFile,
     create,
     layout,
@@ -25,6 +27,7 @@ from unetpipe.volume import (
     read_labels,
     read_mirrored,
     read_truth,
+    shard_path,
     shown_sections,
     sync_shard,
 )
@@ -306,9 +309,9 @@ def test_no_more_is_read_than_is_shown(tmp_path: Path, monkeypatch: pytest.Monke
     image = Image(_volume(tmp_path, voxels, missing_sections=missing, mean=(0.0,) * 40, std=(1.0,) * 40))
     read = []
 
-    def reading(array: Any, region: Region, *rest: Any) -> NDArray[Any]:
+    def reading(array: Any, region: Region, *rest: Any, **how: Any) -> NDArray[Any]:
         read.append(region.shape[0])
-        return read_mirrored(array, region, *rest)
+        return read_mirrored(array, region, *rest, **how)
 
     monkeypatch.setattr(volume_module, "read_mirrored", reading)
     assert image.read(Region((18, 0, 0), (22, 1, 1))).ravel().tolist() == [0, 0, 39, 39]
@@ -328,3 +331,44 @@ def test_missing_sections_are_not_learnt(
     np.testing.assert_array_equal(read_truth(array, region, volume), _padded(learnt, region))
     # They are scored like others.
     np.testing.assert_array_equal(read_labels(array, region, volume.shape), _padded(labels, region))
+
+
+@given(
+    lost=st.tuples(*[st.integers(0, 2)] * 3),
+    start=st.tuples(*[st.integers(-9, 14)] * 3),
+    size=st.tuples(*[st.integers(1, 9)] * 3),
+    first=st.integers(0, 3),
+)
+def test_a_lost_shard_is_an_error_for_whom_it_concerns_and_zeros_for_nobody(
+    lost: Shape, start: Shape, size: Shape, first: int, tmp_path: Path
+) -> None:
+    shape, shard, region = (12, 11, 10), (4, 4, 4), Region.of(start, size)
+    array = create(
+        tmp_path / "i.zarr", shape=shape, dtype="uint8", chunk=(2, 4, 4), shard=shard, voxel_size_nm=(1, 1, 1)
+    )
+    # Zeros are written too, so that only what is lost is not there.
+    array[...] = 0
+    facts: dict[str, Any] = {"shape": (12 - first, 11, 10), "first_section": first}
+    volume = replace(_volume(tmp_path / "other", np.zeros((1, 1, 1), np.uint8)), **facts)
+    volume = replace(
+        volume, image=str(tmp_path / "i.zarr/0"), mean=(0.0,) * (12 - first), std=(1.0,) * (12 - first), labels="l"
+    )
+    corner = [n * i for n, i in zip(shard, lost, strict=True)]
+    path = shard_path(array, corner)
+    path.unlink()
+    spans = zip(region.spans, volume.shape, (first, 0, 0), corner, strict=True)
+    concerned = all(min(mirrored(a, b, n)) + o < c + 4 and max(mirrored(a, b, n)) + o >= c for (a, b), n, o, c in spans)
+    copied, in_place = (Image(replace(volume, source={"in_place": answer})) for answer in (False, True))
+    assert not in_place.read(region).any()
+    if concerned:
+        with pytest.raises(LostShardError, match=rf"(?s)the shard {path} is gone.*delete .*volume\.json"):
+            copied.read(region)
+    else:
+        assert not copied.read(region).any()
+    if first == 0:
+        labels = open_array(volume.image)
+        if concerned:
+            with pytest.raises(LostShardError, match="is gone"):
+                read_truth(labels, region, volume)
+        else:
+            assert not read_truth(labels, region, volume).any()

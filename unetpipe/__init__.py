@@ -4,4 +4,4 @@ The package backs the rules of the Snakemake workflow: each rule calls one publi
 Importing it loads nothing heavy.
 """
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"

@@ -12,9 +12,10 @@ from typing import Any, Literal
 import unetpipe
 from unetpipe import config, measure
 from unetpipe.errors import UserError
-from unetpipe.files import read_json, write_json
+from unetpipe.files import write_bytes, write_json
 from unetpipe.forecast import Stored, forecast, told
 from unetpipe.grid import Geometry, Plan, Region, triple
+from unetpipe.handover import read_certificate
 from unetpipe.layout import Call, Layout, Limits
 from unetpipe.plan import choose, one_writer_per_shard
 from unetpipe.progress import Record
@@ -76,7 +77,7 @@ def allocate(
         layout keeps within the limits.
     """
     source = VolumeFile.read(volume)
-    proof = read_json(certificate)
+    proof = read_certificate(certificate)
     geometry = Geometry.of(proof["geometry"])
     if proof["profile"] is not None:
         # The engine takes tiles of one shape alone.
@@ -122,13 +123,13 @@ def allocate(
     if done:
         _refuse_shared_shards(store, plan)
     if left_over or not _is_allocated(store, plan, len(classes)):
-        if done:
-            # The record outlived its store: what it says is done is gone.
-            log.warning("the store %s is gone or damaged: its blocks are computed again", store)
+        if done and not store.exists():
+            log.warning("the store %s is gone: its blocks are computed again", store)
             shutil.rmtree(record.folder)
             Record.open(record.folder, key, on_change, source.name)
+        new = folder / "new" / store.name
         create(
-            store,
+            new,
             shape=(len(classes), *plan.shape),
             dtype="uint8",
             chunk=(1, *plan.chunk),
@@ -137,6 +138,7 @@ def allocate(
             channels=classes,
             origin_nm=source.origin_nm,
         )
+        _put_in_place(new, store, keep_shards=done)
     array = open_array(str(source.image))
     image = Stored(triple(array.shape), triple(array.chunks), array.dtype.itemsize, source.first_section)
     predicted = forecast(layout, image, selection.count)
@@ -189,6 +191,22 @@ def read_plan(allocated: dict[str, Any]) -> Plan:
     geometry = Geometry.of(plan["geometry"])
     shapes = {name: triple(plan[name]) for name in ("shape", "tile", "block", "chunk")}
     return Plan(**shapes, batch=plan["batch"], geometry=geometry)
+
+
+def _put_in_place(new: Path, store: Path, *, keep_shards: bool) -> None:
+    """Let the empty store ``new`` take the place of ``store``, or its metadata alone.
+
+    Which shards are there, and whether they are those that are recorded, ``predict`` and ``fsck`` see by themselves.
+    """
+    if store.exists() and keep_shards:
+        log.warning("the metadata of %s are gone or damaged: they are written anew, its shards are kept", store)
+        for path in sorted(new.rglob("zarr.json")):
+            write_bytes(store / path.relative_to(new), path.read_bytes())
+    else:
+        if store.exists():
+            shutil.rmtree(store)
+        new.rename(store)
+    shutil.rmtree(new.parent)
 
 
 def _refuse_shared_shards(store: Path, plan: Plan) -> None:

@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from unetpipe.combinations import network_problems, region_problems, tile_problems
 from unetpipe.config import PHANTOM, Network, Problem, Settings
 from unetpipe.data.fit import Facts, misfits
@@ -18,6 +16,7 @@ from unetpipe.data.sources import missing, open_source
 from unetpipe.errors import UserError
 from unetpipe.grid import AXES, Geometry, Region
 from unetpipe.parse import parse
+from unetpipe.pixels import PixelSize, pixel_problems
 
 _CHECKPOINT_KEY = "unetpipe"
 
@@ -37,29 +36,34 @@ def check(data: Mapping[str, Any], source: str) -> Settings:
     SettingsError
         With all problems: those of :func:`unetpipe.parse.parse`; files that are missing or cannot be read; sections
         or a region outside the image; labels of another shape; images that are too small; grey values without a range;
-        a checkpoint with other classes or another network; tiles that a model cannot take.
+        a checkpoint with other classes or another network; tiles that a model cannot take; volumes whose voxels have
+        another size along y and x than those from which the network learns.
     """
     settings = parse(data, source, further=_file_problems)
-    network, _ = _checkpoint_problems(settings)
+    network, _, _ = _checkpoint_problems(settings)
     return settings.model_copy(update={"network": network})
 
 
 def _file_problems(settings: Settings) -> list[Problem]:
-    network, problems = _checkpoint_problems(settings)
+    network, learnt, problems = _checkpoint_problems(settings)
     if settings.model is not None and not problems:
         problems += tile_problems(settings, network)
     geometry = None if network_problems(network) else network.geometry
+    sizes: dict[str, PixelSize | None] = {}
     for name in settings.volumes:
-        problems += [(f"volumes.{name}.{key}", text) for key, text in _volume_problems(settings, name, geometry)]
-    return problems
+        problems += [(f"volumes.{name}.{key}", text) for key, text in _volume_problems(settings, name, geometry, sizes)]
+    return problems + pixel_problems(settings, sizes, learnt)
 
 
-def _volume_problems(settings: Settings, name: str, geometry: Geometry | None) -> list[Problem]:
+def _volume_problems(
+    settings: Settings, name: str, geometry: Geometry | None, sizes: dict[str, PixelSize | None]
+) -> list[Problem]:
+    """What is wrong with a volume; ``sizes`` gets its voxel size (y, x) in nm, unless the image cannot be read."""
     volume = settings.volumes[name]
     problems: list[Problem] = []
     image = _facts(settings, "image", volume.image, problems)
     labels = None if volume.labels is None else _facts(settings, "labels", volume.labels, problems)
-    problems += misfits(image, labels, volume.sections, volume.range)
+    problems += misfits(image, labels, volume.sections, volume.range, volume.annotated)
     if image is not None and geometry is not None:
         problems += _size_problems(image, geometry)
     if volume.mask is not None:
@@ -67,14 +71,19 @@ def _volume_problems(settings: Settings, name: str, geometry: Geometry | None) -
         _facts(settings, "mask", volume.mask, problems)
     if image is not None and volume.region is not None:
         problems += [("region", text) for text in _beyond(Region.between(volume.region), image, volume.sections)]
+    if image is not None:
+        size_nm = volume.voxel_size_nm or image.voxel_size_nm
+        sizes[name] = None if size_nm is None else (size_nm[1], size_nm[2])
     return problems
 
 
 def _facts(settings: Settings, key: str, address: str, problems: list[Problem]) -> Facts | None:
-    """Shape and type of what lies at ``address``; None, and one more problem, if that cannot be told."""
+    """Shape, type and voxel size of what lies at ``address``; None, and one more problem, if that cannot be told."""
     if address == PHANTOM:
         # Where its settings are missing, that is a problem already.
-        return None if settings.phantom is None else Facts(settings.phantom.shape, "uint8")
+        return (
+            None if settings.phantom is None else Facts(settings.phantom.shape, "uint8", settings.phantom.voxel_size_nm)
+        )
     try:
         with open_source(address) as source:
             return Facts.of(source)
@@ -102,20 +111,25 @@ def _size_problems(image: Facts, geometry: Geometry) -> list[Problem]:
     return problems
 
 
-def _checkpoint_problems(settings: Settings) -> tuple[Network, list[Problem]]:
-    """The network that will predict, and what is wrong with a checkpoint that the settings name."""
+def _checkpoint_problems(settings: Settings) -> tuple[Network, PixelSize | None, list[Problem]]:
+    """The network that will predict, and what is wrong with a checkpoint that the settings name.
+
+    Between them the voxel size (y, x) in nm at which a ``model`` learnt, None where that is not known.
+    """
     key, address = ("model", settings.model) if settings.model is not None else ("train.init", settings.train.init)
     if address is None:
-        return settings.network, []
+        return settings.network, None, []
     try:
         metadata = _read_metadata(Path(address))
         network = Network.model_validate_json(json.dumps(metadata["network"]))
         classes = list(metadata["classes"])
+        size = metadata.get("voxel_size_nm")
+        learnt = None if size is None else (float(size[0]), float(size[1]))
     except UserError as error:
-        return settings.network, [(key, f"{address}: {error.found}; {error.repair}")]
-    except (KeyError, TypeError, ValidationError) as error:
+        return settings.network, None, [(key, f"{address}: {error.found}; {error.repair}")]
+    except (LookupError, TypeError, ValueError) as error:
         text = f"{address}: its description of the network is not one that this version knows ({error})"
-        return settings.network, [(key, f"{text}; use the version of unetpipe that trained it")]
+        return settings.network, None, [(key, f"{text}; use the version of unetpipe that trained it")]
     problems: list[Problem] = [
         (key, f"{address}: its {path} {text}; use the version of unetpipe that trained it")
         for path, text in network_problems(network)
@@ -124,8 +138,8 @@ def _checkpoint_problems(settings: Settings) -> tuple[Network, list[Problem]]:
         found = f"{address} knows the classes {', '.join(classes)}, the settings have {', '.join(settings.classes)}"
         problems.append((key, f"{found}: they must be the same, in the same order"))
     if key == "model":
-        return network, problems
-    names = ["name", "width", "depth", "normalisation", "sections"]
+        return network, learnt, problems
+    names = ["name", "skips", "upsampling", "width", "depth", "normalisation", "sections"]
     if network.depth == settings.network.depth:
         names += ["kernels", "poolings"]
     differing = [
@@ -135,7 +149,7 @@ def _checkpoint_problems(settings: Settings) -> tuple[Network, list[Problem]]:
     ]
     if differing:
         problems.append((key, f"{address} has another network than the settings: {', '.join(differing)}"))
-    return settings.network, problems
+    return settings.network, None, problems
 
 
 def _read_metadata(path: Path) -> dict[str, Any]:

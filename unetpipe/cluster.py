@@ -1,28 +1,27 @@
-"""Worker processes on this machine, and work on many pieces that goes on when some of them fail.
+"""Work on many pieces, by processes of which some may fail.
 
 Every piece is given to one worker by name, and only so many that it can begin them at once. So it is known which piece
-was in whose hands when a process died, and how long a piece has taken.
+was in whose hands when a process died, and how long a piece has taken. Towards the end a worker is given fewer at a
+time, so that no piece waits in the hands of one while another has nothing to do.
 """
 
 import errno
 import logging
 import math
-import os
 import queue
-import signal
 import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-import dask
-from distributed import Client, Future, KilledWorker, LocalCluster, WorkerPlugin
+from distributed import Client, Future, KilledWorker
 from distributed.client import FutureCancelledError
 
 from unetpipe.errors import UserError
+from unetpipe.processes import kill
 from unetpipe.stop import Stop
 
 T = TypeVar("T")
@@ -43,6 +42,9 @@ _PAUSE_SECONDS = 1.0
 _MOST_WAITING = 100
 """Items that wait to be tried again, at most: where everything fails, no more are begun meanwhile."""
 
+_ENOUGH = 2
+"""Items in a worker's hands that keep it busy: while one is computed, another is read or written."""
+
 _TICK_SECONDS = 0.25
 """How often workers are looked after while no result comes."""
 
@@ -61,80 +63,6 @@ _ANSWER_SECONDS = 2.0
 """For a process to hand over a result; one that hangs will not, and patience with it will end."""
 
 log = logging.getLogger(__name__)
-
-
-@contextmanager
-def connect(workers: int, threads: int = 1) -> Iterator[Client]:
-    """A client of ``workers`` local processes with ``threads`` tasks at a time each.
-
-    They end with the block; at once if it ends with an error. A process that dies is replaced. Processes whose parent
-    is killed end by themselves.
-
-    Raises
-    ------
-    UserError
-        If they cannot be started.
-    """
-    with (
-        dask.config.set(
-            {
-                # Peak memory is bounded by block and tile; Dask's own limits would pause or kill a worker on a hunch.
-                "distributed.worker.memory.target": False,
-                "distributed.worker.memory.spill": False,
-                "distributed.worker.memory.pause": False,
-                "distributed.worker.memory.terminate": False,
-                # What is tried again, and where, is decided here.
-                "distributed.scheduler.allowed-failures": 0,
-            }
-        ),
-        _start(workers, threads) as cluster,
-        Client(cluster) as client,
-    ):
-        client.register_plugin(_Deaf())
-        try:
-            yield client
-        except BaseException:
-            # Nobody wants what they compute: do not wait for it.
-            for nanny in cluster.workers.values():
-                nanny.close_gracefully()
-                _kill(nanny.pid)
-            raise
-
-
-def _start(workers: int, threads: int) -> LocalCluster:
-    """The processes. Where one dies before all are there, Dask ends the others: they are started again."""
-    error: RuntimeError | None = None
-    for _ in range(ATTEMPTS):
-        try:
-            return LocalCluster(
-                n_workers=workers,
-                threads_per_worker=threads,
-                processes=True,
-                host="127.0.0.1",
-                # Any free port: with None it would be 8787 for all, and two jobs on one machine would collide.
-                dashboard_address="127.0.0.1:0",
-                memory_limit=0,
-                # Workers would log what a task raises, traceback and all; it is raised again where the task came from.
-                silence_logs=logging.CRITICAL,
-            )
-        except RuntimeError as failed:
-            error = failed
-            log.warning("a worker process ended while it was started (%s)", failed)
-    raise UserError(
-        f"{workers} worker processes were to be started on this machine",
-        f"in {ATTEMPTS} attempts, one of them died at once ({error})",
-        "see whether this machine is out of memory or processes, and run again; what is finished is kept",
-    )
-
-
-class _Deaf(WorkerPlugin):
-    """A terminal and a batch system signal all processes of a job; only the one that leads the work answers."""
-
-    name = "deaf"
-
-    def setup(self, worker: Any) -> None:  # noqa: ARG002 – Dask's signature
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_IGN)
 
 
 class _NoAnswerError(Exception):
@@ -216,12 +144,24 @@ class _Try(Generic[T]):
 
 @dataclass
 class _Worker(Generic[T]):
-    """A process: its nanny's name, how many items it takes, and those that it has."""
+    """A process: its nanny's name, how many items it works on at a time, and those that it has."""
 
     name: Any
-    room: int
+    threads: int
     hand: dict[Future[Any], _Try[T]] = field(default_factory=dict)
     proven: bool = False
+
+    @property
+    def room(self) -> int:
+        """Items that it takes: one more than it works on, so that it need not wait for the next."""
+        return self.threads + 1
+
+    def share(self, left: int, workers: int) -> int:
+        """Items that it takes while ``left`` of them, those in all hands too, are not done.
+
+        Half of what would be an equal share: the other half is for those that turn out to be faster.
+        """
+        return min(self.room, max(min(_ENOUGH, self.threads), math.ceil(left / (2 * workers))))
 
 
 class _Work(Generic[T, R]):
@@ -239,6 +179,7 @@ class _Work(Generic[T, R]):
         self._client = client
         self._function = function
         self._new = (_Try(item) for item in items)
+        self._ahead: deque[_Try[T]] = deque()
         self._again = again
         self._patience_seconds = patience_seconds
         self._stop = stop
@@ -260,7 +201,7 @@ class _Work(Generic[T, R]):
                     self._give()
                 elif not self._worth_waiting():
                     return
-                if self._exhausted and not self._waiting and not any(worker.hand for worker in self._workers.values()):
+                if self._exhausted and not self._left():
                     return
                 with suppress(queue.Empty):
                     yield from self._take(self._finished.get(timeout=_TICK_SECONDS))
@@ -274,7 +215,8 @@ class _Work(Generic[T, R]):
             given = False
             # In turn: a few items are shared by all workers.
             for address, worker in sorted(self._workers.items(), key=lambda known: len(known[1].hand)):
-                if len(worker.hand) < worker.room and (tried := self._next(address, worker)) is not None:
+                share = worker.share(self._left(), len(self._workers))
+                if len(worker.hand) < share and (tried := self._next(address, worker)) is not None:
                     tried.worker, tried.when = address, time.monotonic()
                     future = self._client.submit(self._function, tried.item, workers=[address], pure=False)
                     worker.hand[future] = tried
@@ -296,9 +238,21 @@ class _Work(Generic[T, R]):
             return tried
         if len(self._waiting) >= _MOST_WAITING:
             return None
-        new = next(self._new, None)
-        self._exhausted = new is None
-        return new
+        return self._ahead.popleft() if self._ahead else None
+
+    def _left(self) -> int:
+        """Items that are not done; where they are more than decide what is given to whom, fewer."""
+        # So many that nobody's share is less than its room.
+        wanted = 2 * len(self._workers) * max((worker.room for worker in self._workers.values()), default=0)
+        left = len(self._waiting) + sum(len(worker.hand) for worker in self._workers.values()) + len(self._ahead)
+        while left < wanted and not self._exhausted:
+            new = next(self._new, None)
+            if new is None:
+                self._exhausted = True
+            else:
+                self._ahead.append(new)
+                left += 1
+        return left
 
     def _take(self, future: Future[Any]) -> Iterator[R | Failed[T]]:
         """What came of a future; nothing if its worker was given up before."""
@@ -358,8 +312,7 @@ class _Work(Generic[T, R]):
             yield from self._bury(address)
         for address, facts in there.items():
             if address not in self._killed and address not in self._workers:
-                # One more than it works on, so that it need not wait for the next.
-                self._workers[address] = _Worker(facts["name"], facts["nthreads"] + 1)
+                self._workers[address] = _Worker(facts["name"], facts["nthreads"])
         for address, worker in list(self._workers.items()):
             patience = self._patience(worker)
             if any(now - tried.when > patience for tried in worker.hand.values()):
@@ -394,7 +347,7 @@ class _Work(Generic[T, R]):
         self._killed.add(address)
         log.warning("a worker process has not finished a piece in %.0f s; it is replaced", patience)
         nannies: dict[Any, Any] = self._client.cluster.workers  # type: ignore[union-attr]
-        _kill(nannies[worker.name].pid)
+        kill(nannies[worker.name].pid)
         now = time.monotonic()
         for tried in worker.hand.values():
             if now - tried.when > patience:
@@ -422,9 +375,3 @@ class _Work(Generic[T, R]):
         usual = statistics.median(self._seconds) if self._seconds else math.inf
         tries = [tried for worker in self._workers.values() for tried in worker.hand.values()]
         return any(tried.when + usual <= self._stop.deadline for tried in tries)
-
-
-def _kill(pid: int | None) -> None:
-    if pid is not None:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)

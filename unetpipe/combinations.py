@@ -1,6 +1,8 @@
 """What no single setting shows: settings that do not go together."""
 
-from unetpipe.config import PHANTOM, Network, Phantom, Problem, Settings, Volume
+from collections.abc import Collection
+
+from unetpipe.config import PHANTOM, Instances, Network, Phantom, Problem, Settings, Volume
 from unetpipe.grid import AXES, Region, Shape
 
 
@@ -9,7 +11,10 @@ def combinations(settings: Settings) -> list[Problem]:
     problems: list[Problem] = []
     problems += _class_problems(settings)
     for name, volume in settings.volumes.items():
-        problems += [(f"volumes.{name}.{key}", text) for key, text in _volume_problems(settings, volume)]
+        of_volume = _volume_problems(settings, volume) + _label_problems(settings, volume)
+        problems += [(f"volumes.{name}.{key}", text) for key, text in of_volume]
+    if settings.instances is not None:
+        problems += _instance_problems(settings.instances, settings.classes)
     of_network = network_problems(settings.network)
     problems += of_network
     # A model brings its own network, which the settings do not show.
@@ -28,6 +33,11 @@ def combinations(settings: Settings) -> list[Problem]:
     border = settings.augment.border_class
     if border is not None and border not in settings.classes:
         problems.append(("augment.border_class", f"{border!r} is none of the classes {', '.join(settings.classes)}"))
+    problems += [
+        (f"augment.class_weights.{name}", f"is none of the classes {', '.join(settings.classes)}")
+        for name in settings.augment.class_weights or {}
+        if name not in settings.classes
+    ]
     objects = settings.evaluate.objects
     if objects is not None and objects not in settings.classes:
         problems.append(("evaluate.objects", f"{objects!r} is none of the classes {', '.join(settings.classes)}"))
@@ -65,6 +75,11 @@ def _class_problems(settings: Settings) -> list[Problem]:
                     problems.append((f"{path}.{name}", f"the label value {value} belongs to {owner[value]} already"))
                 owner.setdefault(value, name)
         problems += [(f"{path}.{name}", "has no label values") for name in settings.classes if name not in mapping]
+    read = [volume for volume in settings.volumes.values() if volume.labels is not None]
+    if any(volume.labels_are == "classes" and volume.label_values is None for volume in read):
+        problems += [
+            (f"classes.{name}", "has no label values") for name, values in settings.classes.items() if not values
+        ]
     return problems
 
 
@@ -86,6 +101,33 @@ def _volume_problems(settings: Settings, volume: Volume) -> list[Problem]:
         problems.append(("range", f"the low end {volume.range[0]} is not below the high end {volume.range[1]}"))
     if (volume.image == PHANTOM or volume.labels == PHANTOM) and settings.phantom is None:
         problems.append(("image", "is the phantom, but the settings `phantom` are missing"))
+    return problems
+
+
+def _label_problems(settings: Settings, volume: Volume) -> list[Problem]:
+    problems: list[Problem] = []
+    instances = volume.labels_are == "instances"
+    if volume.labels is None:
+        given = {"labels_are": instances, "annotated": volume.annotated is not None}
+        problems += [(key, "has no meaning for a volume without labels") for key, there in given.items() if there]
+    elif instances and settings.instances is None:
+        problems.append(("labels_are", "is instances, but the settings `instances` are missing"))
+    if instances and volume.label_values is not None:
+        problems.append(("label_values", "has no meaning for instances, whose classes follow from `instances`"))
+    for number, part in enumerate(volume.annotated or ()):
+        if not isinstance(part, int):
+            problems += [(f"annotated.{number}", text) for text in region_problems(Region.between(part))]
+    return problems
+
+
+def _instance_problems(instances: Instances, classes: Collection[str]) -> list[Problem]:
+    problems = [
+        (f"instances.{key}", f"{name!r} is none of the classes {', '.join(classes)}")
+        for key, name in (("boundary", instances.boundary), ("object", instances.object))
+        if name not in classes
+    ]
+    if instances.boundary == instances.object:
+        problems.append(("instances.object", f"is {instances.object!r}, as the boundary: objects could not be parted"))
     return problems
 
 
@@ -140,6 +182,12 @@ def network_problems(network: Network) -> list[Problem]:
         problems.append(("network.kernel", "is even along an axis: what it sees would lie off its centre"))
     if network.sections % 2 == 0:
         problems.append(("network.sections", f"{network.sections} is even: as many are needed before as after"))
+    unused = {"full_resolution": ["pooling", "skips", "upsampling"], "patch_classifier": ["skips", "upsampling"]}
+    problems += [
+        (f"network.{key}", f"has no meaning for the network {network.name}: leave it out")
+        for key in unused.get(network.name, [])
+        if getattr(network, key) != Network.model_fields[key].default
+    ]
     if not problems and network.sections > 1 and network.geometry.dimensions == 3:
         problems.append(("network.sections", "is for 2D networks; a 3D network sees a stack anyway"))
     return problems

@@ -32,9 +32,10 @@ from unetpipe.engines import Engine, load_engine
 from unetpipe.errors import UserError
 from unetpipe.files import read_json, sync_folder
 from unetpipe.grid import Block, Plan, Region, Shape
+from unetpipe.handover import read_allocated
 from unetpipe.memory import peak_memory_mb
 from unetpipe.progress import Record
-from unetpipe.volume import Image, VolumeFile, open_writable, shard_path
+from unetpipe.volume import Image, LostShardError, VolumeFile, open_writable, shard_path
 
 _OUT_OF_MEMORY = re.compile(
     r"(failed|unable) to allocate|bad[ _]alloc|out of memory|memory of the GPU was to be taken", re.IGNORECASE
@@ -276,6 +277,8 @@ class _Place:
         """Normalised grey values (z, y, x) of what the network must see for a block."""
         try:
             return self.image.read(block.read)
+        except LostShardError as error:
+            raise ReadError(f"{block.read} (z, y, x) cannot be read: {error.found}") from error
         except (RuntimeError, ValueError, EOFError, zlib.error) as error:
             # What codecs raise for a damaged chunk. One bad file is no reason to leave out the rest of the volume.
             raise ReadError(f"{self.image.volume.image} cannot be read in {block.read} (z, y, x): {error}") from error
@@ -314,12 +317,20 @@ def _place(allocated: Path) -> _Place:
 
 @functools.lru_cache(maxsize=1)
 def _open(allocated: Path) -> _Place:
-    description = read_json(allocated)
-    address = f"{description['probability']}/{description['array']}"
+    description = read_allocated(allocated)
+    plan, address = read_plan(description), f"{description['probability']}/{description['array']}"
+    probability = open_writable(address)
+    if probability.shards is None or probability.shards[1:] != plan.block:
+        # A shard is written whole: another block in it would be lost.
+        raise UserError(
+            f"blocks of {plan.block} voxels (z, y, x) were to be written into {address}",
+            f"its shards are of {(probability.shards or probability.chunks)[1:]}: not one for each block",
+            f"delete {allocated.parent} and run snakemake again",
+        )
     return _Place(
-        plan=read_plan(description),
+        plan=plan,
         image=Image(VolumeFile.read(Path(description["volume_file"]))),
-        probability=open_writable(address),
+        probability=probability,
         metadata=read_json(Path(address, "zarr.json")),
         classes=len(description["classes"]),
         record=Record(allocated.parent / "progress"),

@@ -4,11 +4,11 @@ Numbers that follow from others (border, tile origin, memory) are computed elsew
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag
 
-from unetpipe.grid import Geometry, Shape, triple, unet_geometry
+from unetpipe.grid import Geometry, Shape, patch_geometry, stack_geometry, triple, unet_geometry
 
 PHANTOM = "phantom"
 """In place of the address of an image or of labels: the synthetic volume that the settings ``phantom`` describe."""
@@ -32,8 +32,16 @@ PerLevel = Annotated[
 """For all levels of a network alike, or for each of them."""
 
 Span = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
+Annotation = Annotated[
+    Annotated[Annotated[int, Field(ge=0)], Tag("section")] | Annotated[tuple[Span, Span, Span], Tag("box")],
+    Discriminator(lambda value: "box" if isinstance(value, list | tuple) else "section"),
+]
+"""A whole section, or a box of voxels."""
+
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Value = Annotated[int, Field(ge=-(2**31), lt=2**32)]
+ObjectId = Annotated[int, Field(ge=-(2**63), lt=2**64)]
 
 
 class _Model(BaseModel):
@@ -85,6 +93,17 @@ class Volume(_Model):
     label_values: dict[Name, list[Value]] | None = Field(
         None, description="the label values of each class in this volume, where they differ from `classes`"
     )
+    labels_are: Literal["classes", "instances"] = Field(
+        "classes",
+        description="classes: a label value stands for a class. instances: each object has a number of its own, and "
+        "what of it is boundary follows from the rule of the settings `instances`",
+    )
+    annotated: Annotated[list[Annotation], Field(min_length=1)] | None = Field(
+        None,
+        description="the parts of the volume that were labelled, where not all of it was: numbers of sections, and "
+        "boxes [[z0, z1], [y0, y1], [x0, x1]], in voxels from the first section used, without the ends. Labels "
+        "elsewhere are not looked at: those voxels are neither learnt nor scored",
+    )
     region: tuple[Span, Span, Span] | None = Field(
         None,
         description="[[z0, z1], [y0, y1], [x0, x1]]: the part to predict, in voxels from the first section used, "
@@ -100,10 +119,44 @@ class Volume(_Model):
     )
 
 
-class Network(_Model):
-    """The network (arXiv:1505.04597, figure 1)."""
+class Instances(_Model):
+    """Classes from labels that give each object a number, for the volumes whose `labels_are` is `instances`.
 
-    name: Literal["unet"] = Field("unet", description="the architecture")
+    A voxel is `boundary` if its label is 0, or if another object lies near it in its section: at most `reach` voxels
+    away, those along y and along x added. All other voxels of objects are `object`. Neither 0 nor an ignored label is
+    an object: a voxel beside them alone is `object`.
+    """
+
+    boundary: Name = Field(description="the class between objects, such as membrane")
+    object: Name = Field(description="the class of the rest of every object")
+    reach: Annotated[int, Field(ge=1, le=64)] = Field(
+        1, description="how far the boundary reaches into an object that touches another one, in voxels"
+    )
+    ignore: list[ObjectId] = Field(
+        [],
+        description="labels of voxels that are neither learnt nor scored; 0 can be one. The `ignore` at the top is for "
+        "the volumes whose labels are classes",
+    )
+
+
+class Network(_Model):
+    """The network (arXiv:1505.04597, figure 1), and those that it is compared with."""
+
+    name: Literal["unet", "full_resolution", "patch_classifier"] = Field(
+        "unet",
+        description="the architecture. full_resolution: as many levels of convolutions, all of `width` channels, with "
+        "no pooling between them. patch_classifier: the way down of the U-Net as a classifier of the voxel in the "
+        "middle of a patch, applied to the patch around every voxel",
+    )
+    skips: Literal["concatenate", "add", "multiply", "none"] = Field(
+        "concatenate", description="how a `unet` joins the features of the way down to those of the way up"
+    )
+    upsampling: Literal["transposed", "nearest", "bed_of_nails", "max_unpooling"] = Field(
+        "transposed",
+        description="how a `unet` goes up a level. transposed: a transposed convolution. The others halve the channels "
+        "with a convolution of one voxel, and put each value into all voxels of a window (nearest), into the first "
+        "(bed_of_nails), or where the maximum was on the way down, the first of equals (max_unpooling)",
+    )
     width: Positive = Field(16, description="channels of the first level; the paper has 64")
     depth: Annotated[int, Field(ge=1, le=6)] = Field(4, description="number of poolings; the paper has 4")
     normalisation: Literal["batch", "none"] = Field(
@@ -137,7 +190,10 @@ class Network(_Model):
     @property
     def geometry(self) -> Geometry:
         """What the network does to shapes."""
-        return unet_geometry(self.kernels, self.poolings, self.sections)
+        if self.name == "full_resolution":
+            return stack_geometry(self.kernels, self.sections)
+        make = patch_geometry if self.name == "patch_classifier" else unet_geometry
+        return make(self.kernels, self.poolings, self.sections)
 
     def tile(self, voxels: Sequence[int]) -> Shape:
         """A tile (z, y, x) of the settings: along z, a 2D network reads what it needs for one section.
@@ -160,6 +216,12 @@ class Augment(_Model):
     samples: Positive = Field(400, description="number of samples to draw; training passes over them again and again")
     tile: Tile = Field(
         (316, 316), description="input of the network in training: (y, x) voxels, or (z, y, x) of a 3D network"
+    )
+    voxel_size_nm: tuple[PositiveFloat, PositiveFloat] | None = Field(
+        None,
+        description="(y, x) in nm: samples of all training volumes are resampled to it, and the network is for volumes "
+        "with such voxels, 10 % more or less; sections remain as they are. Where left out, samples have the voxels of "
+        "their volumes, none of which may differ from the first by more than 10 %",
     )
     elastic_grid: Annotated[int, Field(ge=2)] = Field(
         3, description="control points of the elastic deformation along y and x; the paper has 3"
@@ -190,6 +252,11 @@ class Augment(_Model):
     class_balance: Fraction | Literal[1] = Field(
         0.5,
         description="w_c is the class frequency to the power of minus this, 1 on average; 0 weighs all voxels alike",
+    )
+    class_weights: dict[Name, PositiveFloat] | None = Field(
+        None,
+        description="factors on w_c, 1 for a class that is left out; w_c remains 1 on average. With `class_balance` 0 "
+        "they alone tell how much a voxel of each class weighs beside others",
     )
 
 
@@ -228,12 +295,36 @@ class Engine(_Model):
     backend: Literal["auto", "tensorrt", "tensorrt_rtx", "openvino", "onnxruntime"] = Field(
         "auto", description="auto: TensorRT where a GPU and its package are, the fastest CPU engine elsewhere"
     )
-    precision: Literal["fp32"] = Field("fp32", description="of weights and arithmetic")
+    precision: Literal["auto"] | Precision | Annotated[list[Precision], Field(min_length=1)] = Field(
+        "auto",
+        description="of weights and arithmetic. A list is a ladder: the first that the device computes in and that "
+        "passes the gate predicts; with one alone, the run stops if that fails. auto: int8, bf16, fp32 on a processor; "
+        "fp16, bf16, fp32 on a GPU",
+    )
     compute_capabilities: list[Annotated[str, StringConstraints(pattern=r"^\d+\.\d$")]] = Field(
         ["8.6", "8.9", "12.0"],
         description="the GPU generations that a TensorRT-RTX engine is built for; no GPU is needed to build it",
     )
     max_batch: Positive = Field(8, description="most tiles per call")
+
+    @property
+    def precisions(self) -> list[Precision]:
+        """Those that may predict; of ``auto`` all, and in no order."""
+        if isinstance(self.precision, list):
+            return self.precision
+        return list(get_args(Precision)) if self.precision == "auto" else [self.precision]
+
+    @property
+    def folder(self) -> str:
+        """A name for the folder of the engine."""
+        asked = self.precision if isinstance(self.precision, list) else [self.precision]
+        return "-".join([self.backend, *asked])
+
+
+class Quantize(_Model):
+    """Calibration of int8: the range of values that each layer gives on some tiles of the training volumes."""
+
+    tiles: Positive = Field(16, description="tiles to calibrate on")
 
 
 class Certify(_Model):
@@ -303,16 +394,22 @@ class Settings(_Model):
     run: Name = Field(description="results lie in results/<run>")
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(1, description="the one seed of samples, weights and order")
     data_dir: str | None = Field(None, description="replaces `{data_dir}` in addresses")
-    classes: dict[Name, Annotated[list[Value], Field(min_length=1)]] = Field(
-        min_length=2, description="the classes in the order of the channels, each with its label values"
+    classes: dict[Name, list[Value]] = Field(
+        min_length=2,
+        description="the classes in the order of the channels, each with its label values; [] where no volume needs "
+        "them, since all labels are instances or have `label_values`",
     )
     ignore: list[Value] = Field([], description="label values of voxels that are neither learnt nor scored")
     volumes: dict[Name, Volume] = Field(min_length=1, description="a name for each volume, and what it is")
+    instances: Instances | None = Field(
+        None, description="what becomes of instances, for volumes whose `labels_are` is `instances`"
+    )
     phantom: Phantom | None = Field(None, description="the synthetic volume, for volumes whose image is `phantom`")
     model: str | None = Field(None, description="a checkpoint.safetensors to use as it is: nothing is trained")
     network: Network = Network()
     augment: Augment = Augment()
     train: Train = Train()
+    quantize: Quantize = Quantize()
     engine: Engine = Engine()
     certify: Certify = Certify()
     predict: Predict = Predict()

@@ -7,11 +7,12 @@ from typing import Any
 import unetpipe
 from unetpipe import config
 from unetpipe.allocate import read_plan
-from unetpipe.cluster import connect, for_each
+from unetpipe.cluster import for_each
 from unetpipe.errors import UserError
 from unetpipe.files import read_json, write_json
 from unetpipe.metrics.streaming import Cut, Task, Totals, count
 from unetpipe.metrics.summary import summary
+from unetpipe.processes import connect
 from unetpipe.progress_bar import track
 from unetpipe.volume import VolumeFile
 

@@ -25,11 +25,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import unetpipe
+import zarr
+
 from unetpipe.allocate import read_plan
 from unetpipe.errors import UserError
-from unetpipe.files import read_json
 from unetpipe.grid import AXES, Block, triple
+from unetpipe.handover import read_allocated
 from unetpipe.progress import Record
 from unetpipe.progress_bar import track
 from unetpipe.selection import Selection
@@ -124,26 +125,38 @@ class Store:
                 f"there is no {self.allocated}",
                 "give the folder of a predicted volume, such as results/demo/predictions/test",
             )
-        try:
-            self.description = read_json(self.allocated)
-            self.plan = read_plan(self.description)
-            self.selection = Selection.read(self.description)
-            key = self.description["key"]
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                asked,
-                f"{self.allocated} is none that unetpipe {unetpipe.__version__} knows ({error!r})",
-                "check it with the version that predicted it",
-            ) from error
+        self.description = read_allocated(self.allocated)
+        self.plan = read_plan(self.description)
+        self.selection = Selection.read(self.description)
         self.record = Record(self.folder / "progress")
-        if self.record.key() != key:
+        if self.record.key() != self.description["key"]:
             raise UserError(
                 asked,
                 f"{self.allocated} and the record of progress in {self.record.folder} do not belong together",
                 "without its record, nothing is known of a shard: delete allocated.json and run snakemake again",
             )
         self.store = self.folder / "probability.zarr"
-        self.array = open_array(str(self.store / self.description["array"]))
+        self.array = self._open(asked)
+
+    def _open(self, asked: str) -> zarr.Array[Any]:
+        """The array, if its metadata are those that were made for it."""
+        path = self.store / self.description["array"]
+        shape, shards = ((len(self.description["classes"]), *sizes) for sizes in (self.plan.shape, self.plan.block))
+        try:
+            array = open_array(str(path))
+        except UserError:
+            found = "cannot be read" if (path / _METADATA).exists() else "is gone"
+        else:
+            if (array.shape, array.shards) == (shape, shards):
+                return array
+            found = f"is that of an array of {array.shape} voxels (c, z, y, x) in shards of {array.shards}"
+        count = sum(file.is_file() for file in path.glob("c/*/*/*/*"))
+        raise UserError(
+            asked,
+            f"{path / _METADATA}, by which voxels are found in the shards, {found}; {count} shards are there",
+            f"put it back as allocate wrote it, for an array of {shape} voxels in shards of {shards}; if there is no "
+            f"copy of it, delete {self.folder} and run snakemake again, to predict all anew",
+        )
 
     def shard(self, block: Block) -> Path:
         """The file of a block."""
@@ -190,7 +203,8 @@ class Store:
         for path in (*files, *(Path(root, name) for root, _, names in os.walk(array) for name in names)):
             block = self.block(path.relative_to(self.store).parts[-3:])
             if path.name != _METADATA and (block is None or path != self.shard(block)):
-                kind = "a temporary file that a writer has left" if TEMPORARY.search(path.name) else "no shard"
+                left = "a temporary file that a writer has left: a repair deletes it"
+                kind = left if TEMPORARY.search(path.name) else "no shard, so no repair touches it: delete it by hand"
                 yield Finding("orphaned", str(path.relative_to(self.store)), path, kind)
 
 

@@ -259,7 +259,7 @@ class _Process:
 def _serve(engine_folder: Path, threads: int, questions: Iterable[str], answers: IO[str]) -> None:
     """Answer questions, in one of the processes."""
     # A worker imports it, which is part of its start.
-    import unetpipe.cluster  # noqa: F401
+    import unetpipe.processes  # noqa: F401
     from unetpipe.engines import Engine, device_class, load_engine
     from unetpipe.engines.select import read_build
 

@@ -15,15 +15,17 @@ from typing import Any
 
 import unetpipe
 from unetpipe.allocate import read_plan
-from unetpipe.cluster import ATTEMPTS, REFUSED, Failed, connect, try_each
+from unetpipe.cluster import ATTEMPTS, REFUSED, Failed, try_each
 from unetpipe.compute import Computed, Task, compute_block
 from unetpipe.config import Predict
 from unetpipe.data.sources import open_source
 from unetpipe.engines import device_class
 from unetpipe.errors import StoppedError, UserError
-from unetpipe.files import digest_of, read_json, write_json
+from unetpipe.files import digest_of, write_json
 from unetpipe.grid import Block, Plan, triple
+from unetpipe.handover import read_allocated, read_certificate
 from unetpipe.layout import IN_FLIGHT
+from unetpipe.processes import connect
 from unetpipe.progress import Record
 from unetpipe.progress_bar import track
 from unetpipe.selection import Selection, refuse_changed_mask
@@ -80,11 +82,11 @@ def predict(
     StoppedError
         If SIGTERM or SIGINT asked for it, and there are blocks left.
     """
-    description = read_json(allocated)
+    description = read_allocated(allocated)
     plan = read_plan(description)
     key = description["key"]
     name = description["volume"]
-    if (here := device_class(read_json(certificate)["backend"])) != key["device_class"]:
+    if (here := device_class(read_certificate(certificate)["backend"])) != key["device_class"]:
         raise UserError(
             f"{name} was to be predicted on this machine",
             f"the engine was certified on another class of device: {key['device_class']}; this is {here}",

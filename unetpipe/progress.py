@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from unetpipe.errors import UserError
-from unetpipe.files import sync_folder, write_json
+from unetpipe.files import read_json, sync_folder, write_json
 
 T = TypeVar("T")
 
@@ -69,11 +69,22 @@ class Record:
         return cls(folder)
 
     def key(self) -> dict[str, Any] | None:
-        """The key of the record, None if there is no record."""
+        """The key of the record, None if there is no record; UserError if it is damaged."""
+        path = self.folder / _KEY
         try:
-            key: dict[str, Any] = json.loads((self.folder / _KEY).read_text(encoding="utf-8"))
+            key = read_json(path)
         except FileNotFoundError:
             return None
+        except UserError as error:
+            key, found = None, error.found
+        else:
+            found = "it is no key of a record"
+        if not isinstance(key, dict):
+            raise UserError(
+                f"{path} was to be read",
+                found,
+                f"put a copy of it back; without one, delete {self.folder}, to do anew what it records",
+            )
         return key
 
     def done(self) -> dict[str, dict[str, Any]]:

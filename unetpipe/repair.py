@@ -20,9 +20,10 @@ from unetpipe.compute import Task, compute_block
 from unetpipe.engines import device_class
 from unetpipe.engines.select import ENGINE
 from unetpipe.errors import UserError
-from unetpipe.files import digest, read_json
+from unetpipe.files import digest
 from unetpipe.fsck import TEMPORARY, Finding, Recorded, Report, Store
 from unetpipe.grid import Block
+from unetpipe.handover import read_certificate
 from unetpipe.predict import refuse_changed_image
 from unetpipe.progress_bar import track
 from unetpipe.volume import Image, VolumeFile
@@ -114,7 +115,7 @@ def _engine(store: Store) -> Path:
         )
     certificates = sorted((store.folder.parents[1] / "engine").glob("*/certificate.json"))
     for certificate in certificates:
-        if read_json(certificate)["engine_digest"] == key["engine"] == digest(certificate.parent / ENGINE):
+        if read_certificate(certificate)["engine_digest"] == key["engine"] == digest(certificate.parent / ENGINE):
             return certificate.parent
     raise UserError(
         asked,

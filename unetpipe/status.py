@@ -9,7 +9,9 @@ from typing import Any
 
 from unetpipe.errors import UserError
 from unetpipe.files import read_json
+from unetpipe.handover import read_allocated
 from unetpipe.progress import Record
+from unetpipe.volume import VolumeFile
 
 _RESULTS = "results"
 """Where the runs lie, seen from where snakemake runs."""
@@ -46,7 +48,8 @@ class Progress:
     def of_prediction(cls, folder: Path, description: dict[str, Any]) -> "Progress":
         """From the record in ``folder``, and what ``allocated.json`` there says."""
         every = description["plan"]["blocks"]
-        wanted = description.get("selection", {}).get("blocks", every)
+        selection = description.get("selection")
+        wanted = every if selection is None else selection["blocks"]
         record = Record(folder / "progress")
         times = record.latest(lambda entry: entry.get("finished"))
         finished = sorted(when for when in times.values() if when is not None)
@@ -95,7 +98,7 @@ def status(run: Path, now: float) -> str:
         If nothing of a run is there.
     """
     folder = run if run.is_dir() else Path(_RESULTS) / run
-    plans = {path.parent.name: read_json(path) for path in sorted(folder.glob("predictions/*/allocated.json"))}
+    plans = {path.parent.name: read_allocated(path) for path in sorted(folder.glob("predictions/*/allocated.json"))}
     names = sorted({*plans, *(path.parent.name for path in folder.glob("volumes/*/volume.json"))})
     scored = any(folder.glob("scores/*.json")) or (folder / "report.html").exists()
     if not names and not scored:
@@ -129,15 +132,22 @@ def _scores(folder: Path) -> str:
 
 def _roles(folder: Path) -> dict[str, str]:
     """The roles of volumes, as far as the run has written them down."""
-    roles: dict[str, str] = {}
     samples = folder / "samples.json"
-    if samples.exists():
-        roles |= {volume["name"]: volume["role"] for volume in read_json(samples)["volumes"]}
+    try:
+        learnt = read_json(samples)["volumes"] if samples.exists() else []
+        roles = {volume["name"]: volume["role"] for volume in learnt}
+        scored = {score["volume"]: score["role"] for score in map(read_json, folder.glob("scores/*.json"))}
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"the roles of the volumes in {folder} were to be shown",
+            f"{samples.name} or a file in scores is damaged, or that of another version ({error!r})",
+            "show it with the version that made it, or run snakemake again",
+        ) from None
     for path in folder.glob("volumes/*/volume.json"):
         # All other roles need labels.
-        if read_json(path)["labels"] is None:
+        if VolumeFile.read(path).labels is None:
             roles[path.parent.name] = "predict"
-    return roles | {score["volume"]: score["role"] for score in map(read_json, folder.glob("scores/*.json"))}
+    return roles | scored
 
 
 def _numbers(progress: Progress) -> list[str]:

@@ -4,6 +4,7 @@ An image or a map is an OME-Zarr 0.5 group; its voxels lie in the array "0", chu
 knows of a volume stands in ``volume.json`` (:class:`VolumeFile`), written by ingest.
 """
 
+import itertools
 import math
 import os
 import shutil
@@ -16,6 +17,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
+from zarr.storage import LocalStore
 
 from unetpipe.errors import UserError
 from unetpipe.files import read_json, sync_folder, write_json
@@ -26,6 +28,10 @@ LEVEL = "0"
 
 IGNORE = 255
 """In labels: a voxel that is neither learnt nor scored. Classes are 0, 1, … in the order of the settings."""
+
+
+class LostShardError(UserError):
+    """A file of a volume is gone, in whose place Zarr would read zeros."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,12 @@ class VolumeFile:
         """To ``volume.json``, atomically."""
         write_json(path, asdict(self))
 
+    def learnt_sections(self) -> NDArray[np.intp]:
+        """The sections that are not missing, without those in which ingest found not one labelled voxel."""
+        counts = self.source.get("labelled")
+        sections = np.arange(self.shape[0]) if counts is None else np.flatnonzero(counts)
+        return np.setdiff1d(sections, np.asarray(self.missing_sections, np.intp))
+
     def identity(self) -> dict[str, Any]:
         """All of it that can change a voxel of a prediction."""
         data = asdict(self)
@@ -91,6 +103,8 @@ class Image:
     def __init__(self, volume: VolumeFile) -> None:
         self.volume = volume
         self.array = open_array(volume.image)
+        # One that is used in place may have left out chunks without contrast.
+        self._complete = not volume.source.get("in_place", True)
         self._shown = shown_sections(volume.shape[0], volume.missing_sections)
         # A missing section has no spread: where there is no other, it is 0 everywhere.
         self._mean = np.array(volume.mean, np.float32)
@@ -109,7 +123,9 @@ class Image:
         # In runs without a gap: what stands for missing sections can lie far apart.
         for run in np.split(np.arange(len(sections)), np.flatnonzero(np.diff(sections) > 1) + 1):
             part = Region((int(sections[run[0]]), *region.start[1:]), (int(sections[run[-1]]) + 1, *region.stop[1:]))
-            grey[run[0] : run[-1] + 1] = read_mirrored(self.array, part, self.volume.shape, self.volume.first_section)
+            grey[run[0] : run[-1] + 1] = read_mirrored(
+                self.array, part, self.volume.shape, self.volume.first_section, complete=self._complete
+            )
         if self.volume.range is not None:
             low, high = self.volume.range
             # What is not a number is taken for black.
@@ -132,8 +148,14 @@ def shown_sections(count: int, missing: Sequence[int]) -> NDArray[np.intp]:
 
 
 def read_labels(array: zarr.Array[Any], region: Region, shape: Shape) -> NDArray[np.uint8]:
-    """Class indices of ``region``, mirrored where it reaches beyond the volume of ``shape``."""
-    return read_mirrored(array, region, shape, 0).astype(np.uint8, copy=False)
+    """Class indices of ``region``, mirrored where it reaches beyond the volume of ``shape``.
+
+    Raises
+    ------
+    LostShardError
+        If a shard is not there: ingest has written all of them.
+    """
+    return read_mirrored(array, region, shape, 0, complete=True).astype(np.uint8, copy=False)
 
 
 def read_truth(array: zarr.Array[Any], region: Region, volume: VolumeFile) -> NDArray[np.uint8]:
@@ -147,19 +169,47 @@ def read_truth(array: zarr.Array[Any], region: Region, volume: VolumeFile) -> ND
     return labels
 
 
-def read_mirrored(array: zarr.Array[Any], region: Region, shape: Shape, first_section: int) -> NDArray[Any]:
+def read_mirrored(
+    array: zarr.Array[Any], region: Region, shape: Shape, first_section: int, *, complete: bool = False
+) -> NDArray[Any]:
     """Voxels of ``region`` of the volume of ``shape`` that begins at ``first_section`` of ``array``.
 
     Beyond the volume it is mirrored at the centre of the outermost voxels, as often as needed (NumPy's ``reflect``).
+
+    Parameters
+    ----------
+    complete:
+        Whether every shard was written: then one that is not there is lost, and does not stand for zeros.
+
+    Raises
+    ------
+    LostShardError
+        If a shard of what is complete is not there.
     """
     indices = [mirrored(a, b, n) for a, b, n in zip(region.start, region.stop, shape, strict=True)]
     lows = [int(index.min()) for index in indices]
     offset = (first_section, 0, 0)
     box = tuple(slice(low + o, int(index.max()) + 1 + o) for low, index, o in zip(lows, indices, offset, strict=True))
+    if complete:
+        _refuse_lost_shards(array, box)
     voxels = np.asarray(array[box])
     if voxels.shape == region.shape and region.clip(shape) == region:
         return voxels
     return voxels[np.ix_(*(index - low for index, low in zip(indices, lows, strict=True)))]
+
+
+def _refuse_lost_shards(array: zarr.Array[Any], box: Sequence[slice]) -> None:
+    if not isinstance(array.store, LocalStore):
+        return
+    sizes = array.shards or array.chunks
+    for start in itertools.product(*(range(a.start // n * n, a.stop, n) for a, n in zip(box, sizes, strict=True))):
+        if not (path := shard_path(array, start)).exists():
+            folder = Path(str(array.store.root), array.path)
+            raise LostShardError(
+                f"voxels of {folder} were to be read",
+                f"the shard {path} is gone: ingest has written one for every part of the volume",
+                f"delete {folder.parents[1] / 'volume.json'} and run snakemake again, which copies what is gone",
+            )
 
 
 def mirrored(start: int, stop: int, size: int) -> NDArray[np.intp]:

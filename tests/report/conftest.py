@@ -262,6 +262,8 @@ def engine(folder: Path, validated: bool, trained: bool, classes: Sequence[str])
             "device": "Some Processor (avx2, fma)",
             "tiles_digest": "7" * 64,
             "pytorch": "2.13.0",
+            "refused": [],
+            "skipped": [{"precision": "int8", "why": "the processor lacks it"}],
             **engine,
         },
         "engine/auto-fp32/build.json": {

@@ -165,3 +165,17 @@ def test_what_was_not_predicted_is_said(labelled: bool, make_run: MakeRun) -> No
     where = f"rest ({skipped} of {chosen.total} blocks skipped: region 19:20,0:72,0:80)."
     assert said.startswith(f"Predicted in part, and 0 in all classes elsewhere: {where}")
     assert said.endswith(" Voxels outside of them are not scored.") == labelled
+
+
+def test_precisions_that_did_not_pass_are_named(make_run: MakeRun) -> None:
+    run = make_run({"train": "train", "test": "test"})
+    fallen = {"membrane": {"fall": 0.0123}, "inside": {"fall": None}}
+    refused = [
+        {"precision": "int8", "why": "the IoU falls", "iou": fallen},
+        {"precision": "bf16", "why": "3 of 8 values are no probabilities"},
+    ]
+    change(run["certificate"], refused=refused)
+    assert verdict(run).engine.endswith(
+        "It did not pass in int8: the IoU of a class falls by 0.012. "
+        "It did not pass in bf16: 3 of 8 values are no probabilities."
+    )

@@ -119,6 +119,7 @@ def unet(channels: Sequence[int], seed: int = 0, **settings: object) -> onnx.Mod
         "classes": CLASSES,
         "geometry": asdict(geometry),
         "precision": "fp32",
+        "form": "fp32",
         "checkpoint_digest": "0" * 64,
     }
     for key, value in metadata.items():

@@ -1,12 +1,13 @@
 """A prediction to try: a small engine, an empty store with a plan of many blocks, and what a run leaves behind."""
 
 import json
+import math
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,18 +17,18 @@ import psutil
 import pytest
 import zarr
 from distributed import Client
+from engines import make_engine_in
 from numpy.typing import NDArray
 from onnx_unet import CLASSES, unet
 
-from unetpipe import cluster, config
+import unetpipe
+from unetpipe import cluster, compute, config
 from unetpipe import predict as module
-from unetpipe.cluster import connect
-from unetpipe.deploy.build_engine import build_engine
 from unetpipe.engines import device_class
 from unetpipe.files import digest, read_json, write_json
 from unetpipe.grid import Plan, Shape
-from unetpipe.layout import IN_FLIGHT
 from unetpipe.predict import predict
+from unetpipe.processes import connect
 from unetpipe.progress import Record
 from unetpipe.volume import LEVEL, VolumeFile, create, open_array
 
@@ -43,21 +44,15 @@ def noise(shape: Shape = SHAPE, seed: int = 2) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
 
 
-def make_engine(backend: str, folder: Path) -> Path:
-    """A certificate beside an engine: a U-Net with random weights and two poolings."""
-    (folder / "model.onnx").write_bytes(unet([6, 8, 12]).SerializeToString(deterministic=True))
-    build_engine(
-        folder / "model.onnx",
-        folder / "engine",
-        folder / "build.json",
-        settings=config.Engine(backend=backend),
-        tile=None,
-        batch=1,
-    )
+def make_engine(backend: str, folder: Path, seed: int = 0, **network: Any) -> Path:
+    """A certificate beside an engine: a U-Net with random weights and two poolings, ``network`` its other settings."""
+    model = unet([6, 8, 12], seed, **network)
+    (folder / "model.onnx").write_bytes(model.SerializeToString(deterministic=True))
+    make_engine_in(folder, folder / "model.onnx", backend)
     write_json(
         folder / "certificate.json",
         {
-            "geometry": asdict(GEOMETRY),
+            "geometry": asdict(config.Network.model_validate({"depth": 2, **network}).geometry),
             "engine_digest": digest(folder / "engine"),
             "device_class": device_class(backend),
             "backend": backend,
@@ -69,12 +64,21 @@ def make_engine(backend: str, folder: Path) -> Path:
     return folder / "certificate.json"
 
 
-def start(certificate: Path, volume: Path, folder: Path, block: Shape = BLOCK, batch: int = 2) -> Path:
+def start(
+    certificate: Path, volume: Path, folder: Path, block: Shape = BLOCK, batch: int = 2, plan: Plan | None = None
+) -> Path:
     """The allocated.json of an empty prediction, with a plan that no machine's speed has a part in."""
     source = VolumeFile.read(volume)
     proof = read_json(certificate)
-    plan = Plan(source.shape, TILE, block, block, batch, GEOMETRY)
-    key = {"device_class": proof["device_class"], "engine": proof["engine_digest"], "plan": asdict(plan)}
+    plan = plan or Plan(source.shape, TILE, block, block, batch, GEOMETRY)
+    key = {
+        "input": source.identity(),
+        "engine": proof["engine_digest"],
+        "backend": proof["backend"],
+        "device_class": proof["device_class"],
+        "plan": asdict(plan),
+        "version": unetpipe.__version__,
+    }
     Record.open(folder / "progress", key, "refuse", source.name)
     create(
         folder / "probability.zarr",
@@ -94,7 +98,7 @@ def start(certificate: Path, volume: Path, folder: Path, block: Shape = BLOCK, b
             "array": LEVEL,
             "classes": CLASSES,
             "key": json.loads(json.dumps(key)),
-            "plan": asdict(plan),
+            "plan": {**asdict(plan), "blocks": math.prod(plan.block_counts)},
         },
     )
     return folder / "allocated.json"
@@ -119,13 +123,25 @@ def finish(
     return result
 
 
+def forget() -> None:
+    """Let this process open prediction and engine anew."""
+    compute._open.cache_clear()
+    compute._engine.cache_clear()
+
+
 @contextmanager
 def at_hand() -> Iterator[None]:
-    """Let runs in this process find two workers that need no start, and try again without a pause."""
-    with connect(2, IN_FLIGHT) as client, pytest.MonkeyPatch.context() as patch:
+    """Let runs in this process find their workers, one or two, without a start, and try again without a pause."""
+    with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
+        clients: dict[int, Client] = {}
 
         @contextmanager
         def connected(workers: int, threads: int) -> Iterator[Client]:
+            if workers not in clients:
+                clients[workers] = stack.enter_context(connect(workers, threads))
+            client = clients[workers]
+            # As processes that have just been started, they know nothing of an earlier run.
+            client.run(forget)
             try:
                 yield client
             finally:

@@ -33,7 +33,15 @@ def plan_run(folder: Path, make_volume: Callable[..., Path], engine: bytes, devi
         volume = make_volume(image, folder=Path("results/run"))
         ENGINE.mkdir(parents=True, exist_ok=True)
         (ENGINE / "engine").write_bytes(engine)
-        proof = {"engine_digest": digest(ENGINE / "engine"), "device_class": device_class, "backend": "openvino"}
+        proof = {
+            "geometry": asdict(PLAN.geometry),
+            "engine_digest": digest(ENGINE / "engine"),
+            "device_class": device_class,
+            "backend": "openvino",
+            "precision": "fp32",
+            "versions": {},
+            "profile": None,
+        }
         write_json(ENGINE / "certificate.json", proof)
         key = {
             "input": VolumeFile.read(volume).identity(),

@@ -27,6 +27,7 @@ def test_a_network_of_other_dimensions_goes_through_the_chain(
 ) -> None:
     settings["network"], settings["augment"]["tile"] = NETWORKS[name]
     settings["run"] = name
+    del settings["engine"]  # so that all of its precisions are tried
     settings["phantom"]["missing"] = 8
     settings["train"] |= {"steps": 20, "validate_every": 20}
     result = call(tmp_path, "--configfile", write(tmp_path, settings))
@@ -39,12 +40,12 @@ def test_a_network_of_other_dimensions_goes_through_the_chain(
     assert "filled with the nearest section" in (results / "report.html").read_text()
     # Law 1, on what the workflow has left: the whole volume in one call of the engine gives the same bytes.
     volume = VolumeFile.read(results / "volumes" / "test" / "volume.json")
-    certificate = json.loads((results / "engine" / "auto-fp32" / "certificate.json").read_text())
+    certificate = json.loads((results / "engine" / "auto-auto" / "certificate.json").read_text())
     border = certificate["geometry"]["border"]
     plan = json.loads((results / "predictions" / "test" / "allocated.json").read_text())["plan"]
     stored = np.asarray(zarr.open_array(results / "predictions" / "test" / "probability.zarr" / "0", mode="r"))
     first = Region.of([-b for b in border], plan["tile"])
-    engine = load_engine(results / "engine" / "auto-fp32", tile=first.shape, batch=1, threads=1)
+    engine = load_engine(results / "engine" / "auto-auto", tile=first.shape, batch=1, threads=1)
     grey = Image(volume).read(first)
     found = np.rint(engine.run(grey[None])[0] * np.float32(255)).astype(np.uint8)
     size = tuple(min(n, m) for n, m in zip(found.shape[1:], volume.shape, strict=True))

@@ -110,7 +110,15 @@ def _engine(run: Run) -> str:
         f"Predicted by {backend} in {proof['precision']}, which {proof['verdict']} the comparison with PyTorch in fp32 "
         f"on {tiles}: no class's IoU may fall by more than {proof['bound']:g}; the largest fall is "
         f"{short(max([0.0, *falls]))}, and {short(100 * proof['changed_labels'])} % of the voxels have another class."
+        + "".join(f" {_refusal(refused)}" for refused in proof["refused"])
     )
+
+
+def _refusal(refused: Mapping[str, Any]) -> str:
+    """Of a precision that would have been taken before the one that predicted."""
+    falls = [values["fall"] for values in refused.get("iou", {}).values() if values["fall"] is not None]
+    why = f"the IoU of a class falls by {short(max(falls))}" if falls else refused["why"]
+    return f"It did not pass in {refused['precision']}: {why}."
 
 
 def _caveats(run: Run) -> list[str]:

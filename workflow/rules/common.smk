@@ -24,7 +24,8 @@ except UserError as error:
 # None where Snakemake only looks at the rules.
 CORES = workflow.resource_settings.cores or 1
 RESULTS = f"results/{SETTINGS.run}"
-ENGINE = f"{RESULTS}/engine/{SETTINGS.engine.backend}-{SETTINGS.engine.precision}"
+ENGINE = f"{RESULTS}/engine/{SETTINGS.engine.folder}"
+LOWER_PRECISIONS = [precision for precision in SETTINGS.engine.precisions if precision != "fp32"]
 CHECKPOINT = SETTINGS.model or f"{RESULTS}/model/checkpoint.safetensors"
 PREDICTED = SETTINGS.named("validate", "test", "predict")
 SCORED = [name for name in PREDICTED if SETTINGS.volumes[name].labels is not None]
@@ -63,6 +64,17 @@ def region(wildcards):
     return None if spans is None else [list(span) for span in spans]
 
 
+def annotated(wildcards):
+    """The parts of a volume that were labelled, as plain lists; None for all of it."""
+    parts = SETTINGS.volumes[wildcards.volume].annotated or []
+    return [part if isinstance(part, int) else [list(span) for span in part] for part in parts] or None
+
+
+def instances(wildcards):
+    """The rule for the labels of a volume that are instances; None for label values."""
+    return plain(SETTINGS.instances) if SETTINGS.volumes[wildcards.volume].labels_are == "instances" else None
+
+
 def address(wildcards, kind):
     """Where the image or the labels of a volume are read from; None for none."""
     found = getattr(SETTINGS.volumes[wildcards.volume], kind)
@@ -77,6 +89,12 @@ def command():
     if workflow.config_settings.config:
         words += ["--config", *(f"{key}={value}" for key, value in workflow.config_settings.config.items())]
     return shlex.join(words)
+
+
+def calibration_volumes():
+    """The volumes whose tiles int8 is calibrated on: those to train, or to validate, or to predict, else all."""
+    roles = ("train", "validate", "predict")
+    return next(filter(None, map(SETTINGS.named, roles)), list(SETTINGS.volumes))
 
 
 def gate_volumes():

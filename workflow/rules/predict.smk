@@ -11,8 +11,9 @@ rule predict:
         f"{RESULTS}/benchmarks/predict/{{volume}}.{{job}}.tsv"
     wildcard_constraints:
         job=r"job-\d+",
-    # After the end of a walltime, or of its memory: what is finished stays finished.
-    retries: 2
+    # After the end of a walltime, or of its memory: what is finished stays finished. Only a job on a node of a cluster
+    # has such limits; elsewhere it would fail again in the same way. Snakemake on the node must not repeat it as well.
+    retries: 2 if workflow.is_main_process and workflow.resource_settings.nodes else 0
     conda:
         "../envs/unetpipe.yaml"
     threads: CORES

@@ -1,0 +1,112 @@
+"""What an earlier version wrote, or what is damaged, is refused wherever it is read."""
+
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from predicting import GEOMETRY
+from prediction import PLAN, PREDICTION, plan_run
+
+from unetpipe.compute import Task, compute_block
+from unetpipe.errors import UserError
+from unetpipe.files import read_json, write_json
+from unetpipe.fsck import Store
+from unetpipe.handover import read_allocated, read_certificate
+from unetpipe.repair import Repair
+from unetpipe.status import status
+
+CERTIFICATE: dict[str, Any] = {
+    "geometry": asdict(GEOMETRY),
+    "engine_digest": "e",
+    "device_class": {},
+    "backend": "openvino",
+    "precision": "fp32",
+    "versions": {},
+    "profile": {"tile": [1, 64, 64], "batch": [1, 2, 4]},
+}
+
+
+@pytest.fixture
+def prediction(make_volume: Callable[..., Path], tmp_path: Path) -> Path:
+    return plan_run(tmp_path, make_volume, b"an engine", {})
+
+
+def parts(data: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Where each part of it stands."""
+    for name, value in data.items():
+        yield (*path, name)
+        if isinstance(value, dict):
+            yield from parts(value, (*path, name))
+
+
+def without(data: Any, path: tuple[str, ...]) -> Any:
+    rest = deepcopy(data)
+    inner = rest
+    for name in path[:-1]:
+        inner = inner[name]
+    del inner[path[-1]]
+    return rest
+
+
+def test_each_part_that_others_count_on_is_missed(prediction: Path, tmp_path: Path) -> None:
+    whole = read_json(prediction / "allocated.json")
+    assert read_allocated(prediction / "allocated.json") == whole
+    # What the image and the machine are is compared as a whole, and a plan stands a second time in the key.
+    free = [("key", "input"), ("key", "plan"), ("selection",), ("selection", "digest")]
+    needed = [path for path in parts(whole) if path not in free and path[:2] not in free[:2]]
+    assert len(needed) > 25
+    for file, reader, data, paths in (
+        ("allocated.json", read_allocated, whole, [*needed, ("key", "input")]),
+        ("certificate.json", read_certificate, CERTIFICATE, list(parts(CERTIFICATE))),
+    ):
+        for path in paths:
+            write_json(tmp_path / file, without(data, path))
+            with pytest.raises(UserError, match=rf"(?s){file} was .*{path[-1]}: field required\).*delete it and run"):
+                reader(tmp_path / file)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", "{}", '"a"'])
+@pytest.mark.parametrize(
+    "read",
+    [
+        pytest.param(lambda folder: read_allocated(folder / PREDICTION / "allocated.json"), id="reader"),
+        pytest.param(lambda folder: Store(folder / PREDICTION), id="fsck"),
+        pytest.param(lambda folder: status(folder / "results/run", 0.0), id="status"),
+        pytest.param(
+            lambda folder: compute_block(Task(folder / PREDICTION / "allocated.json", folder, 1, (0, 0, 0))),
+            id="worker",
+        ),
+    ],
+)
+def test_whoever_reads_a_damaged_file_says_what_to_do(
+    content: str, read: Callable[[Path], Any], prediction: Path, tmp_path: Path
+) -> None:
+    (prediction / "allocated.json").write_text(content)
+    with pytest.raises(UserError, match=r"(?s)allocated\.json was to be read.*delete it and run snakemake again"):
+        read(tmp_path)
+
+
+def test_a_repair_says_which_certificate_is_damaged(
+    prediction: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = Store(PREDICTION)
+    monkeypatch.setattr("unetpipe.repair.device_class", lambda name: {})
+    (certificate,) = tmp_path.glob("results/run/engine/*/certificate.json")
+    write_json(certificate, {"engine_digest": "e"})
+    with pytest.raises(UserError, match=r"(?s)certificate\.json was to be read.*certify the engine anew"):
+        Repair(store, threads=1)
+
+
+def test_what_an_earlier_version_predicted_as_a_whole_is_known(prediction: Path) -> None:
+    path = prediction / "allocated.json"
+    for change in ({"selection": None}, None):
+        description = read_json(path) | (change or {})
+        if change is None:
+            del description["selection"]
+        write_json(path, description)
+        assert read_allocated(path) == description
+        assert Store(prediction).selection.count == len(list(PLAN.blocks()))

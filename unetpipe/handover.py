@@ -1,0 +1,128 @@
+"""The files that hand a prediction from one rule to the next: ``allocated.json`` and ``certificate.json``.
+
+Whoever needs one reads it here, where all that others count on is seen to be there: a file that an earlier version
+wrote, or that is damaged, is refused before anything is done with it.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+import unetpipe
+from unetpipe.errors import UserError
+from unetpipe.files import read_json
+
+_Triple = tuple[int, int, int]
+_Box = tuple[_Triple, _Triple]
+
+_SHOWN = 5
+"""Faults of a file that a message names."""
+
+
+class _Geometry(BaseModel):
+    border: _Triple
+    pooling: _Triple
+    base: _Triple
+    dimensions: int
+
+
+class _Plan(BaseModel):
+    shape: _Triple
+    tile: _Triple
+    block: _Triple
+    chunk: _Triple
+    batch: int
+    geometry: _Geometry
+    blocks: int
+
+
+class _Mask(BaseModel):
+    address: str
+    digest: str
+    listing: str
+
+
+class _Selection(BaseModel):
+    blocks: int
+    of: int
+    region: tuple[tuple[int, int], tuple[int, int], tuple[int, int]] | None
+    mask: _Mask | None
+    box: _Box
+    bits: str | None
+
+
+class _Key(BaseModel):
+    input: dict[str, Any]
+    engine: str
+    backend: str
+    # Facts of the processor or of the GPU.
+    device_class: Any
+    version: str
+
+
+class _Allocated(BaseModel):
+    volume: str
+    volume_file: str
+    probability: str
+    array: str
+    classes: list[str]
+    key: _Key
+    plan: _Plan
+    # An earlier version predicted all blocks, always.
+    selection: _Selection | None = None
+
+
+class _Profile(BaseModel):
+    tile: _Triple
+    batch: _Triple
+
+
+class _Certificate(BaseModel):
+    geometry: _Geometry
+    engine_digest: str
+    device_class: Any
+    backend: str
+    precision: str
+    versions: dict[str, str]
+    profile: _Profile | None
+
+
+def read_allocated(path: Path) -> dict[str, Any]:
+    """What ``allocate`` says of a prediction.
+
+    Raises
+    ------
+    UserError
+        If the file is damaged, or is that of another version.
+    FileNotFoundError
+        If there is none.
+    """
+    return _read(path, _Allocated, "delete it and run snakemake again; what is predicted is kept where it still fits")
+
+
+def read_certificate(path: Path) -> dict[str, Any]:
+    """What ``certify`` says of an engine; raises as :func:`read_allocated`."""
+    return _read(path, _Certificate, "delete it and run snakemake again, to certify the engine anew")
+
+
+def _read(path: Path, model: type[BaseModel], repair: str) -> dict[str, Any]:
+    try:
+        data: dict[str, Any] = read_json(path)
+    except UserError as error:
+        raise UserError(error.asked, error.found, repair) from None
+    try:
+        model.model_validate(data)
+    except ValidationError as error:
+        wrong = [
+            f"{'.'.join(map(str, fault['loc'])) or 'the whole'}: {fault['msg'].lower()}"
+            for fault in error.errors(include_url=False)
+        ]
+        more = f", and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
+        raise UserError(
+            f"{path} was to be read",
+            f"it is damaged or that of another version; this is unetpipe {unetpipe.__version__} "
+            f"({'; '.join(wrong[:_SHOWN])}{more})",
+            repair,
+        ) from None
+    return data
