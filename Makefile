@@ -9,7 +9,7 @@ FIRST ?= 0
 CONSTRAINTS := workflow/envs/constraints.txt
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS)
 
-.PHONY: demo test crash check bench schema picture clean
+.PHONY: demo test crash check bench bench-full schema picture clean
 
 demo: $(VENV)/installed  ## the whole workflow on a synthetic volume
 	$(BIN)/snakemake --cores $(CORES) --rerun-incomplete
@@ -35,8 +35,11 @@ schema: $(VENV)/installed  ## the files that are generated from the settings
 picture: demo  ## the picture of the README, from the demo
 	$(BIN)/python docs/demo_picture.py
 
-bench: $(VENV)/installed-test  ## speed, as ratios against a peer or a limit in the same run
-	$(BIN)/python -m benchmarks
+bench: $(VENV)/installed-peers  ## speed, as ratios against peers in the same run; TABLE may name a file for the table
+	$(BIN)/python -m benchmarks $(if $(TABLE),--write $(TABLE))
+
+bench-full: $(VENV)/installed-peers  ## the same for three widths of the network, and every precision of every engine
+	$(BIN)/python -m benchmarks --full $(if $(TABLE),--write $(TABLE))
 
 clean:
 	rm -rf $(VENV)
@@ -51,6 +54,12 @@ $(VENV)/installed: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
 
 $(VENV)/installed-test: $(VENV)/installed
 	$(PIP) --editable '.[test,tensorrt-rtx]'
+	touch $@
+
+# Without its networks: they need torchvision in the build that fits torch. Its predictor does not.
+$(VENV)/installed-peers: $(VENV)/installed-test
+	$(PIP) --editable '.[test,peers]'
+	$(PIP) --no-deps nnunetv2 dynamic-network-architectures
 	touch $@
 
 $(VENV)/installed-check: $(VENV)/installed

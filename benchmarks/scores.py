@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from sklearn.metrics import confusion_matrix
 
-from benchmarks.timing import Range, rates, ratios
+from benchmarks.rows import Row, Rows
+from benchmarks.timing import rates, ratios
+from unetpipe.grid import Shape
 from unetpipe.metrics import confusion, segments, thinned, thresholds
 from unetpipe.volume import IGNORE
 
 SHAPE = (16, 2048, 2048)
 CLASSES = 2
-
-Rows = list[tuple[str, Range]]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Labelled:
         return Labelled(self.truth[box], self.predicted[box], self.probability[:, *box])
 
 
-def textured() -> Labelled:
+def textured(shape: Shape) -> Labelled:
     """Cells with thin membranes, and a prediction that is sure of itself, and wrong at some membranes.
 
     Membranes (class 0) are where a smooth random field is near 0; some regions are ignored.
@@ -45,13 +45,13 @@ def textured() -> Labelled:
     rng = np.random.default_rng(0)
 
     def field() -> NDArray[np.float32]:
-        smooth = gaussian_filter(rng.standard_normal(SHAPE[1:], np.float32), 10)
+        smooth = gaussian_filter(rng.standard_normal(shape[1:], np.float32), 10)
         scaled: NDArray[np.float32] = smooth / smooth.std()
         return scaled
 
-    truth = np.empty(SHAPE, np.uint8)
-    probability = np.empty((CLASSES, *SHAPE), np.uint8)
-    for z in range(SHAPE[0]):
+    truth = np.empty(shape, np.uint8)
+    probability = np.empty((CLASSES, *shape), np.uint8)
+    for z in range(shape[0]):
         anatomy = field()
         truth[z] = np.abs(anatomy) > 0.2
         truth[z][anatomy > 2.2] = IGNORE
@@ -61,11 +61,11 @@ def textured() -> Labelled:
     return Labelled(truth, confusion.most_likely(probability), probability)
 
 
-def unordered() -> Labelled:
+def unordered(shape: Shape) -> Labelled:
     """Every voxel is drawn by itself."""
     rng = np.random.default_rng(0)
-    probability = rng.integers(0, 256, (CLASSES, *SHAPE), np.uint8)
-    return Labelled(rng.integers(0, CLASSES, SHAPE, np.uint8), confusion.most_likely(probability), probability)
+    probability = rng.integers(0, 256, (CLASSES, *shape), np.uint8)
+    return Labelled(rng.integers(0, CLASSES, shape, np.uint8), confusion.most_likely(probability), probability)
 
 
 def table(voxels: Labelled) -> NDArray[np.int64]:
@@ -102,37 +102,37 @@ def with_sklearn(voxels: Labelled) -> NDArray[np.int64]:
     return found
 
 
-def counting() -> tuple[Rows, Rows]:
+def counting(shape: Shape = SHAPE) -> Rows:
     """Ratios against peers, and rates in million voxels a second."""
-    against, speed = [], []
-    for name, voxels in (("textured", textured()), ("random", unordered())):
+    rows: Rows = []
+    alone = "million voxels a second, one core"
+    for name, voxels in (("textured", textured(shape)), ("random", unordered(shape))):
         section = voxels.section()
         # A ratio of different results would say nothing.
         assert np.array_equal(table(voxels), with_numpy(voxels))
         assert np.array_equal(table(section), with_sklearn(section))
-        whole, part = (f"{name} labels, {v.million_voxels:.0f} million voxels" for v in (voxels, section))
-        against += [
-            (f"confusion table against NumPy ({whole})", ratios(partial(table, voxels), partial(with_numpy, voxels))),
-            (
-                f"confusion table against scikit-learn ({part})",
+        whole, part = (f"{name} labels, {v.million_voxels:.3g} million voxels" for v in (voxels, section))
+        rows += [
+            Row(
+                f"confusion table ({whole})", "NumPy",
+                ratios(partial(table, voxels), partial(with_numpy, voxels)),
+            ),
+            Row(
+                f"confusion table ({part})", "scikit-learn",
                 ratios(partial(table, section), partial(with_sklearn, section)),
             ),
-        ]
-        speed += [
-            (f"confusion table ({whole})", rates(partial(table, voxels), voxels.million_voxels)),
-            (
-                f"histograms over thresholds ({whole}), each class",
+            Row(f"confusion table ({whole})", alone, rates(partial(table, voxels), voxels.million_voxels)),
+            Row(
+                f"histograms over thresholds ({whole}), each class", alone,
                 rates(partial(histograms, voxels), CLASSES * voxels.million_voxels),
             ),
-        ]
+        ]  # fmt: skip
         if name == "textured":
-            corner = section.section(1024)
-            part = f"{name} labels, {corner.million_voxels:.0f} million voxels"
-            speed += [
-                (f"segments at nine thresholds ({part})", rates(partial(fragments, corner), corner.million_voxels)),
-                (
-                    f"the same thinned, and warping error ({part})",
-                    rates(partial(flooded, corner), corner.million_voxels),
-                ),
+            corner = section.section(min(1024, shape[1]))
+            million = corner.million_voxels
+            part = f"{name} labels, {million:.3g} million voxels"
+            rows += [
+                Row(f"segments at nine thresholds ({part})", alone, rates(partial(fragments, corner), million)),
+                Row(f"the same thinned, and warping error ({part})", alone, rates(partial(flooded, corner), million)),
             ]
-    return against, speed
+    return rows

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 ROUNDS = 5
 
@@ -10,29 +10,28 @@ Range = tuple[float, float, float]
 """Least, median and most."""
 
 
-def ratios(ours: Callable[[], object], theirs: Callable[[], object]) -> Range:
+def ratios(ours: Callable[[], object], theirs: Callable[[], object], rounds: int = ROUNDS) -> Range:
     """Ratio of their time over ours, in pairs, after one round to warm up."""
-    return spread([theirs / ours for ours, theirs in _seconds(ours, theirs)])
+    return spread([theirs / ours for ours, theirs in seconds(ours, theirs, rounds=rounds)])
 
 
 def rates(work: Callable[[], object], amount: float) -> Range:
     """``amount`` over the seconds of a call, after one call to warm up."""
-    return spread([amount / seconds for (seconds,) in _seconds(work)])
+    return spread([amount / taken for (taken,) in seconds(work)])
 
 
-def spread(values: list[float]) -> Range:
+def spread(values: Sequence[float]) -> Range:
     """Least, median and most of them."""
     return min(values), statistics.median(values), max(values)
 
 
-def _seconds(*works: Callable[[], object]) -> list[list[float]]:
-    """Of each work, for each round; the works take turns."""
-    rounds = []
-    for _ in range(ROUNDS + 1):
-        seconds = []
-        for work in works:
-            start = time.perf_counter()
-            work()
-            seconds.append(time.perf_counter() - start)
-        rounds.append(seconds)
-    return rounds[1:]
+def seconds(*works: Callable[[], object], rounds: int = ROUNDS) -> list[list[float]]:
+    """Of each work, for each round, after one round to warm up; the works take turns."""
+    return [[once(work) for work in works] for _ in range(rounds + 1)][1:]
+
+
+def once(work: Callable[[], object]) -> float:
+    """Seconds of one call."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
