@@ -41,3 +41,5 @@ rule all:
     default_target: True
     input:
         f"{RESULTS}/report.html",
+        # Snakemake does not miss a file that only others are made from: named here, what is deleted is made again.
+        intermediate_files(),

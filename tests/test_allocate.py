@@ -97,7 +97,15 @@ def test_a_store_that_is_gone_is_made_again_and_its_record_forgotten(
     assert Record(tmp_path / "p" / "progress").done() == {}
 
 
-@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text("{")], ids=["gone", "damaged"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(Path.unlink, id="gone"),
+        pytest.param(lambda path: path.write_text("{"), id="damaged"),
+        pytest.param(lambda path: path.write_text(path.read_text().replace("uint8", "int8")), id="another type"),
+        pytest.param(lambda path: (path.parents[1] / "zarr.json").unlink(), id="the group's"),
+    ],
+)
 def test_metadata_that_are_lost_are_written_again_and_the_shards_kept(
     damage: Any, tmp_path: Path, volume: Path, certificate: Path
 ) -> None:

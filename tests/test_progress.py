@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unetpipe.errors import UserError
-from unetpipe.progress import Record
+from unetpipe.progress import Record, forget
 
 
 def test_what_was_recorded_is_read_again(tmp_path: Path) -> None:
@@ -129,3 +129,27 @@ def test_a_damaged_key_is_told(content: str, tmp_path: Path) -> None:
     (tmp_path / "key.json").write_text(content)
     with pytest.raises(UserError, match=r"(?s)key\.json was to be read\n.* is no .*put a copy of it back; .*delete "):
         Record(tmp_path).key()
+
+
+def test_logs_without_a_key_count_for_nothing(tmp_path: Path) -> None:
+    record = Record.open(tmp_path / "progress", {"a": 1}, "refuse", "it")
+    record.append("w", {"name": "0.0.0"})
+    (tmp_path / "progress" / "key.json").unlink()
+    assert Record.open(tmp_path / "progress", {"a": 2}, "refuse", "it").done() == {}
+
+
+def test_a_record_is_forgotten_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Record.open(tmp_path / "progress", {"a": 1}, "refuse", "it").append("w", {"name": "0.0.0"})
+
+    def killed(folder: Path, **how: bool) -> None:
+        assert not (tmp_path / "progress").exists(), "nothing goes while it has its name"
+        if not how:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("unetpipe.progress.shutil.rmtree", lambda folder, **how: None if how else killed(folder))
+        with pytest.raises(KeyboardInterrupt):
+            Record.open(tmp_path / "progress", {"a": 2}, "restart", "it")
+    assert Record.open(tmp_path / "progress", {"a": 2}, "refuse", "it").done() == {}
+    forget(tmp_path / "progress")
+    assert list(tmp_path.iterdir()) == []

@@ -9,16 +9,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 import unetpipe
 from unetpipe import config, measure
 from unetpipe.errors import UserError
-from unetpipe.files import write_bytes, write_json
+from unetpipe.files import read_json, write_bytes, write_json
 from unetpipe.forecast import Stored, forecast, told
 from unetpipe.grid import Geometry, Plan, Region, triple
 from unetpipe.handover import read_certificate
 from unetpipe.layout import Call, Layout, Limits
 from unetpipe.plan import choose, one_writer_per_shard
-from unetpipe.progress import Record
+from unetpipe.progress import Record, forget
 from unetpipe.selection import Selection, frame_of
 from unetpipe.volume import LEVEL, VolumeFile, create, open_array
 
@@ -122,10 +124,10 @@ def allocate(
     left_over = selection.is_part and not done
     if done:
         _refuse_shared_shards(store, plan)
-    if left_over or not _is_allocated(store, plan, len(classes)):
+    if left_over or not is_allocated(store, plan, len(classes)):
         if done and not store.exists():
             log.warning("the store %s is gone: its blocks are computed again", store)
-            shutil.rmtree(record.folder)
+            forget(record.folder)
             Record.open(record.folder, key, on_change, source.name)
         new = folder / "new" / store.name
         create(
@@ -217,9 +219,17 @@ def _refuse_shared_shards(store: Path, plan: Plan) -> None:
     one_writer_per_shard(plan.block, (array.shards or array.chunks)[1:])
 
 
-def _is_allocated(store: Path, plan: Plan, channels: int) -> bool:
+def is_allocated(store: Path, plan: Plan, channels: int) -> bool:
+    """Whether the metadata of ``store`` are those of an empty prediction by ``plan``."""
     try:
+        group = read_json(store / "zarr.json")
         array = open_array(str(store / LEVEL))
-    except UserError:
+    except (UserError, FileNotFoundError):
         return False
-    return array.shape == (channels, *plan.shape) and array.shards == (channels, *plan.block)
+    return (
+        "ome" in group.get("attributes", {})
+        and array.dtype == np.uint8
+        and array.fill_value == 0
+        and array.shape == (channels, *plan.shape)
+        and array.shards == (channels, *plan.block)
+    )

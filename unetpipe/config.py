@@ -39,6 +39,10 @@ Annotation = Annotated[
 """A whole section, or a box of voxels."""
 
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
+Precisions = Annotated[
+    Annotated[Literal["auto"] | Precision, Tag("one")] | Annotated[list[Precision], Field(min_length=1), Tag("list")],
+    Discriminator(lambda value: "list" if isinstance(value, list) else "one"),
+]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Value = Annotated[int, Field(ge=-(2**31), lt=2**32)]
 ObjectId = Annotated[int, Field(ge=-(2**63), lt=2**64)]
@@ -295,7 +299,7 @@ class Engine(_Model):
     backend: Literal["auto", "tensorrt", "tensorrt_rtx", "openvino", "onnxruntime"] = Field(
         "auto", description="auto: TensorRT where a GPU and its package are, the fastest CPU engine elsewhere"
     )
-    precision: Literal["auto"] | Precision | Annotated[list[Precision], Field(min_length=1)] = Field(
+    precision: Precisions = Field(
         "auto",
         description="of weights and arithmetic. A list is a ladder: the first that the device computes in and that "
         "passes the gate predicts; with one alone, the run stops if that fails. auto: int8, bf16, fp32 on a processor; "

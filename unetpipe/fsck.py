@@ -27,7 +27,7 @@ from typing import Any, Literal, TypeVar
 
 import zarr
 
-from unetpipe.allocate import read_plan
+from unetpipe.allocate import is_allocated, read_plan
 from unetpipe.errors import UserError
 from unetpipe.grid import AXES, Block, triple
 from unetpipe.handover import read_allocated
@@ -133,7 +133,8 @@ class Store:
             raise UserError(
                 asked,
                 f"{self.allocated} and the record of progress in {self.record.folder} do not belong together",
-                "without its record, nothing is known of a shard: delete allocated.json and run snakemake again",
+                f"without its record, nothing is known of a shard: delete {self.allocated} and run snakemake again, "
+                "which predicts all anew",
             )
         self.store = self.folder / "probability.zarr"
         self.array = self._open(asked)
@@ -147,15 +148,18 @@ class Store:
         except UserError:
             found = "cannot be read" if (path / _METADATA).exists() else "is gone"
         else:
-            if (array.shape, array.shards) == (shape, shards):
+            if is_allocated(self.store, self.plan, shape[0]):
                 return array
-            found = f"is that of an array of {array.shape} voxels (c, z, y, x) in shards of {array.shards}"
+            found = (
+                f"or that of the group above it, is not that of this prediction: an array of {array.shape} voxels "
+                f"(c, z, y, x) in shards of {array.shards}, {array.dtype}, empty voxels {array.fill_value}"
+            )
         count = sum(file.is_file() for file in path.glob("c/*/*/*/*"))
         raise UserError(
             asked,
             f"{path / _METADATA}, by which voxels are found in the shards, {found}; {count} shards are there",
-            f"put it back as allocate wrote it, for an array of {shape} voxels in shards of {shards}; if there is no "
-            f"copy of it, delete {self.folder} and run snakemake again, to predict all anew",
+            f"delete {self.allocated} and run snakemake again: it writes the metadata anew, for an array of {shape} "
+            f"voxels in shards of {shards}, and keeps the shards",
         )
 
     def shard(self, block: Block) -> Path:

@@ -18,7 +18,8 @@ from unetpipe.config import PHANTOM, Settings
 from unetpipe.data.sources import open_source
 from unetpipe.data.sources.zarr import ZarrSource
 from unetpipe.engines import device_class, onnx_file
-from unetpipe.engines.select import ENGINE, read_build
+from unetpipe.engines.select import ENGINE, backend, read_build
+from unetpipe.errors import UserError
 from unetpipe.files import digest, read_json, write_json
 from unetpipe.forecast import Stored, amount, duration, forecast, told
 from unetpipe.grid import Geometry, Plan, Region, Shape, triple
@@ -191,8 +192,8 @@ def _stand_in(settings: Settings, folder: Path) -> _Engine:
     noise = np.random.default_rng(settings.seed).standard_normal(network.geometry.tile_for((1, 1, 1)))
     able, refused = writable(model, settings.engine.precisions)
     ranges = calibrate(model, [noise.astype(np.float32)], cores=1) if "int8" in able else {}
-    write_forms(model, able, ranges, folder / "quantized")
-    write_json(folder / "quantized.json", {"refused": refused})
+    forms = {path.stem: {"digest": digest(path)} for path in write_forms(model, able, ranges, folder / "quantized")}
+    write_json(folder / "quantized.json", {"refused": refused, "forms": forms})
     tile = None if settings.predict.tile is None else list(network.tile(settings.predict.tile))
     offer(
         onnx, candidates, settings=settings.engine, tile=tile, batch=settings.predict.batch or 1,
@@ -201,6 +202,11 @@ def _stand_in(settings: Settings, folder: Path) -> _Engine:
     (candidate,) = read_json(candidates)["candidates"]
     place = folder / candidate["folder"]
     facts = read_build(place)
+    library = backend(facts["backend"], facts["capabilities"] or ())
+    if reason := library.unavailable("run", facts["precision"]):
+        raise UserError(
+            "an engine was to be measured, to plan predictions", reason, "plan on the machine that will predict"
+        )
     facts |= {"engine_digest": digest(place / ENGINE), "device_class": device_class(facts["backend"])}
     why = f"no engine yet; {facts['backend']} in {facts['precision']} with random weights stands in"
     return _Engine(place, facts, why)

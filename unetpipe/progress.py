@@ -61,9 +61,10 @@ class Record:
                     "what is there was made with other inputs or settings:" + "".join(_differences(old, plain)),
                     "set predict.on_change to `restart` to make it anew, undo the change, or give the run another name",
                 )
-            shutil.rmtree(folder)
             old = None
         if old is None:
+            # Logs without a key are of nobody knows what: a record is forgotten as a whole.
+            forget(folder)
             folder.mkdir(parents=True, exist_ok=True)
             write_json(folder / _KEY, plain)
         return cls(folder)
@@ -137,6 +138,17 @@ class Record:
             os.close(descriptor)
         if new:
             sync_folder(self.folder)
+
+
+def forget(folder: Path) -> None:
+    """Remove a record, so that at no moment there are logs of it under its name without its key."""
+    place = folder.with_name(f".{folder.name}.forgotten")
+    # What a killed process has left.
+    shutil.rmtree(place, ignore_errors=True)
+    if folder.exists():
+        folder.rename(place)
+        sync_folder(folder.parent)
+        shutil.rmtree(place)
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> list[str]:

@@ -155,8 +155,8 @@ def test_precisions_that_are_not_to_be_had_are_skipped_with_their_reason(
 
 
 def test_no_precision_at_all_names_every_reason(exported: Any, tmp_path: Path, without_gpu: None) -> None:
-    with pytest.raises(UserError, match=r"in fp16 or int8\n(.|\n)*fp16: .*\n *int8: .*int8(.|\n)*engine\.precision"):
-        offer(exported, tmp_path, backend="onnxruntime", precision=["fp16", "int8"])
+    with pytest.raises(UserError, match=r"in fp16 or bf16\n(.|\n)*fp16: .*\n *bf16: .*bf16(.|\n)*engine\.precision"):
+        offer(exported, tmp_path, backend="onnxruntime", precision=["fp16", "bf16"])
     assert not (tmp_path / "candidates.json").exists()
 
 

@@ -126,6 +126,8 @@ def case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: config.Networ
         "precision": "fp32",
         "profile": None,
         "onnx_digest": "onnx's",
+        "binding": {},
+        "capabilities": None,
         "versions": {"fake": "1.2"},
     }
     yield Case(tmp_path, load_checkpoint(tmp_path / "checkpoint.safetensors")[0], monkeypatch, [], [], build)
@@ -302,6 +304,17 @@ def test_the_first_that_passes_predicts_and_the_others_are_named(
     assert proof["skipped"] == [{"precision": "fp16", "why": "the processor does not know it"}]
     assert "int8) was to be certified" in caplog.text
     assert [engine.closed for engine in case.engines] == [True, True]
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"candidates": [], "skipped": []}'])
+def test_a_damaged_list_of_candidates_is_refused(case: Case, content: str) -> None:
+    (case.folder / "candidates.json").write_text(content)
+    places = [case.folder / name for name in ("engine", "build.json", "certificate.json")]
+    with pytest.raises(UserError, match=r"candidates\.json were to be certified(.|\n)*delete it"):
+        certify(
+            case.folder / "checkpoint.safetensors", case.folder / "candidates.json", [], *places,
+            role="train", tile=None, batch=1, settings=config.Certify(), cores=1,
+        )  # fmt: skip
 
 
 def test_where_none_passes_the_last_says_why(case: Case, make_volume: Callable[..., Path]) -> None:

@@ -10,7 +10,7 @@ from unetpipe import config
 from unetpipe.engines import load_engine, select
 from unetpipe.engines.tensorrt import TensorRT
 from unetpipe.errors import UserError
-from unetpipe.files import digest
+from unetpipe.files import digest, write_json
 from unetpipe.grid import Shape
 
 
@@ -62,14 +62,42 @@ def test_a_library_that_was_chosen_is_not_measured_again(monkeypatch: pytest.Mon
     monkeypatch.setattr(TensorRT, "unavailable", lambda self, purpose, precision: "no GPU")
     monkeypatch.setattr(select, "measure", lambda *_: pytest.fail("measured"))
     profile = select.Profile((1, 1, 1), (1, 60, 60))
-    choice = select.choose(config.Engine(), "fp32", select.Networks(small), profile, like="onnxruntime")
+    chosen = select.Choice(select.backend("onnxruntime"), "it was faster")
+    choice = select.choose(config.Engine(), "fp32", select.Networks(small), profile, like=chosen)
+    assert "it was faster" in choice.why
     assert choice.backend.name == "onnxruntime"
 
 
 def test_a_form_that_is_not_there_is_named(small: Path, tmp_path: Path) -> None:
-    form = select.backend("openvino").form("int8")
-    with pytest.raises(UserError, match=rf"in int8(.|\n)*{form}(.|\n)*rule quantize"):
-        select.Networks(small, tmp_path).of(select.backend("openvino"), "int8")
+    library = select.backend("openvino")
+    form = library.form("int8")
+    networks = select.Networks(small, tmp_path / "quantized")
+    with pytest.raises(select.DamagedError, match=r"in int8(.|\n)*quantized\.json is not there(.|\n)*rule quantize"):
+        networks.of(library, "int8")
+    write_json(tmp_path / "quantized.json", {"refused": {}, "forms": {form: {"digest": digest(small)}}})
+    with pytest.raises(select.DamagedError, match=rf"in int8(.|\n)*{form}\.onnx(.|\n)*rule quantize"):
+        networks.of(library, "int8")
+    (tmp_path / "quantized").mkdir()
+    path = tmp_path / "quantized" / f"{form}.onnx"
+    path.write_bytes(small.read_bytes())
+    assert networks.of(library, "int8") == path
+    path.write_bytes(small.read_bytes()[:-1])
+    with pytest.raises(select.DamagedError, match=r"changed: its digest(.|\n)*delete .*quantized\.json"):
+        networks.of(library, "int8")
+    write_json(tmp_path / "quantized.json", {"refused": {"int8": "it has loops"}, "forms": {}})
+    with pytest.raises(UserError, match="it has loops"):
+        networks.of(library, "int8")
+
+
+def test_a_damaged_candidate_is_made_again_by_deleting_what_names_it(small: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "candidates" / "fp32"
+    make_engine_in(folder, small, "onnxruntime")
+    (folder / "engine").write_bytes(b"another")
+    with pytest.raises(UserError, match=rf"delete {tmp_path}/candidates\.json and run snakemake again"):
+        load_engine(folder, tile=(1, 60, 52), batch=1, threads=1)
+    (folder / "build.json").write_text("{}")
+    with pytest.raises(UserError, match=rf"it lacks backend(.|\n)*delete {tmp_path}/candidates\.json"):
+        load_engine(folder, tile=(1, 60, 52), batch=1, threads=1)
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,8 @@ def test_the_engine_is_judged_by_its_certificate(make_run: MakeRun) -> None:
     text = verdict(make_run({"train": "train", "test": "test"})).engine
     assert text == (
         "Predicted by ONNX Runtime in fp32, which passed the comparison with PyTorch in fp32 on 16 tiles: no class's "
-        "IoU may fall by more than 0.002; the largest fall is 2 × 10⁻⁶, and 0.00012 % of the voxels have another class."
+        "IoU may fall by more than 0.002; the largest fall is 2 × 10⁻⁶, and 0.00012 % of the voxels have another "
+        "class. Not built in int8: the processor lacks it."
     )
 
 
@@ -177,5 +178,5 @@ def test_precisions_that_did_not_pass_are_named(make_run: MakeRun) -> None:
     change(run["certificate"], refused=refused)
     assert verdict(run).engine.endswith(
         "It did not pass in int8: the IoU of a class falls by 0.012. "
-        "It did not pass in bf16: 3 of 8 values are no probabilities."
+        "It did not pass in bf16: 3 of 8 values are no probabilities. Not built in int8: the processor lacks it."
     )

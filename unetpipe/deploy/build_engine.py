@@ -7,7 +7,7 @@ from typing import Any
 from unetpipe import config
 from unetpipe.deploy.candidate import compile_engine, profile_for
 from unetpipe.engines import onnx_file
-from unetpipe.engines.select import BUILD, ENGINE, Networks, choose, ladder
+from unetpipe.engines.select import BUILD, ENGINE, Choice, DamagedError, Networks, choose, ladder
 from unetpipe.errors import UserError
 from unetpipe.files import write_json
 
@@ -68,22 +68,26 @@ def offer(
     rungs = ladder(settings)
     built: list[dict[str, Any]] = []
     skipped: list[dict[str, str]] = []
+    first: Choice | None = None
     for precision in rungs:
         if len(built) == most:
             break
         folder = candidates.with_suffix("") / precision
         try:
-            choice = choose(settings, precision, networks, profile, like=built[0]["backend"] if built else None)
+            choice = choose(settings, precision, networks, profile, like=first)
             compile_engine(
                 networks.of(choice.backend, precision), folder / ENGINE, folder / BUILD,
                 choice=choice, asked=settings.backend, profile=profile,
             )  # fmt: skip
+        except DamagedError:
+            raise
         except UserError as error:
             if len(rungs) == 1:
                 raise
             log.info("no engine in %s: %s", precision, error.found)
             skipped.append({"precision": precision, "why": error.found})
             continue
+        first = first or choice
         place = str(folder.relative_to(candidates.parent))
         built.append({"precision": precision, "backend": choice.backend.name, "folder": place})
     if not built:

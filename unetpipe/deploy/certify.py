@@ -82,7 +82,7 @@ def certify(
         If no engine passes, or if there is no tile to compare.
     """
     certificate.unlink(missing_ok=True)
-    offered = read_json(candidates)
+    offered = _offered(candidates)
     sources = [VolumeFile.read(path) for path in volumes]
     network, metadata = load_checkpoint(checkpoint)
     torch.set_num_threads(cores)
@@ -109,6 +109,18 @@ def certify(
     write_json(certificate, proof)
     if proof["tiles_from"] == "unlabelled":
         log.warning("no labels could be used: only that engine and PyTorch agree was shown, not how good both are")
+
+
+def _offered(candidates: Path) -> dict[str, Any]:
+    """What ``build_engine`` offers; UserError if the file is damaged."""
+    offered = read_json(candidates)
+    if not isinstance(offered, dict) or not {"candidates", "skipped"} <= offered.keys() or not offered["candidates"]:
+        raise UserError(
+            f"the engines of {candidates} were to be certified",
+            "it is damaged, or that of another version",
+            "delete it and run snakemake again",
+        )
+    return offered
 
 
 @dataclass(frozen=True)

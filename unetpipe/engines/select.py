@@ -26,6 +26,11 @@ log = logging.getLogger(__name__)
 
 ENGINE = "engine"
 BUILD = "build.json"
+CANDIDATES = "candidates"
+"""The folder of engines that are not certified yet; a JSON file of that name lists them."""
+
+_FACTS = {"backend", "binding", "capabilities", "engine_digest", "precision", "profile"}
+"""Of ``build.json``, those that loading needs."""
 
 _FOR_GPUS = ("tensorrt", "tensorrt_rtx")
 _FOR_PROCESSORS = ("openvino", "onnxruntime")
@@ -57,6 +62,10 @@ def device_class(name: str) -> Facts:
     return backend(name).device_class()
 
 
+class DamagedError(UserError):
+    """A file that should be there is not, or is another one: no reason to do without it."""
+
+
 @dataclass(frozen=True)
 class Networks:
     """The ONNX files of a network: ``onnx`` in fp32, and the folder ``quantized`` with those in other precisions."""
@@ -68,26 +77,26 @@ class Networks:
         """The file that ``library`` takes to compute in ``precision``; UserError if there is none."""
         if precision == "fp32":
             return self.onnx
-        form = library.form(precision)
-        path = None if self.quantized is None else self.quantized / f"{form}.onnx"
-        if path is None or not path.exists():
-            asked = f"an engine of {library.name} was to be built in {precision}"
-            if reason := self._refused(precision):
-                raise UserError(asked, reason, "set engine.precision to another one, or to `auto`")
-            raise UserError(
-                asked,
-                f"there is no network in the form {form}" + (f": {path}" if path else ""),
-                "let the rule quantize make it",
+        form, asked = library.form(precision), f"an engine of {library.name} was to be built in {precision}"
+        if self.quantized is None:
+            raise DamagedError(asked, f"there is no network in the form {form}", "let the rule quantize make it")
+        description = self.quantized.with_suffix(".json")
+        repair = f"delete {description} and run snakemake again, to let the rule quantize make it"
+        try:
+            facts = read_json(description)
+            refused, written = facts["refused"], facts["forms"]
+        except (FileNotFoundError, KeyError, TypeError):
+            raise DamagedError(asked, f"{description} is not there, or damaged", repair) from None
+        if precision in refused:
+            raise UserError(asked, refused[precision], "set engine.precision to another one, or to `auto`")
+        path = self.quantized / f"{form}.onnx"
+        if form not in written or not path.exists():
+            raise DamagedError(asked, f"there is no network in the form {form}: {path}", repair)
+        if (found := digest(path)) != written[form]["digest"]:
+            raise DamagedError(
+                asked, f"{path} changed: its digest (SHA-256) is {found}, and was {written[form]['digest']}", repair
             )
         return path
-
-    def _refused(self, precision: Precision) -> str | None:
-        """Why the rule quantize did not write it, if it said so."""
-        description = None if self.quantized is None else self.quantized.with_suffix(".json")
-        if description is None or not description.exists():
-            return None
-        reason: str | None = read_json(description).get("refused", {}).get(precision)
-        return reason
 
 
 @dataclass(frozen=True)
@@ -119,7 +128,7 @@ def _is_for_gpu(settings: config.Engine) -> bool:
 
 
 def choose(
-    settings: config.Engine, precision: Precision, networks: Networks, profile: Profile, like: str | None = None
+    settings: config.Engine, precision: Precision, networks: Networks, profile: Profile, like: Choice | None = None
 ) -> Choice:
     """The library to build with.
 
@@ -129,7 +138,7 @@ def choose(
     Parameters
     ----------
     like:
-        A library that was chosen for another precision: taken without measuring again, if it can.
+        What was chosen for another precision: that library is taken without measuring again, if it can.
 
     Raises
     ------
@@ -163,8 +172,9 @@ def choose(
         )
     if able[0] in _FOR_GPUS:
         return Choice(backend(able[0], capabilities), "a GPU and the package are there", candidates)
-    if like in able:
-        return Choice(backend(like, capabilities), "as in the precision that comes first", candidates)
+    if like is not None and like.backend.name in able:
+        why = f"as in the precision that comes first ({like.why})"
+        return Choice(backend(like.backend.name, capabilities), why, candidates)
     if len(able) == 1:
         return Choice(backend(able[0], capabilities), f"no other library computes in {precision} here", candidates)
     measured = measure({name: networks.of(backend(name), precision) for name in able}, profile)
@@ -257,16 +267,20 @@ def load_engine(folder: Path, *, tile: Shape, batch: int, threads: int) -> Engin
         raise UserError(
             asked,
             f"its digest (SHA-256) is {found}, that of the engine that was built {build['engine_digest']}",
-            f"delete {folder} to build and certify the engine again",
+            f"delete {_made_by(folder)} and run snakemake again, to build and certify the engine anew",
         )
     library = backend(build["backend"], build["capabilities"] or ())
     if reason := library.unavailable("run", build["precision"]):
-        raise UserError(asked, reason, f"run where it can, or delete {folder} to build an engine for this machine")
+        raise UserError(
+            asked,
+            reason,
+            f"run where it can, or delete {_made_by(folder)} and run snakemake again, to build another",
+        )
     if (here := library.binding()) != build["binding"]:
         raise UserError(
             asked,
             f"it was built with {_listed(build['binding'])}; here is {_listed(here)}",
-            f"delete {folder} to build and certify it for this machine",
+            f"delete {_made_by(folder)} and run snakemake again, to build and certify it for this machine",
         )
     _check_call(asked, build["profile"], tile, batch)
     return library.load(file, tile, batch, threads)
@@ -274,13 +288,20 @@ def load_engine(folder: Path, *, tile: Shape, batch: int, threads: int) -> Engin
 
 def read_build(folder: Path) -> dict[str, Any]:
     """What ``build_engine`` wrote of the engine in ``folder``; UserError if there is none."""
+    asked, repair = f"the engine in {folder} was to be loaded", f"delete {_made_by(folder)} and run snakemake again"
     try:
-        build: dict[str, Any] = read_json(folder / BUILD)
+        build = read_json(folder / BUILD)
     except FileNotFoundError:
-        raise UserError(
-            f"the engine in {folder} was to be loaded", f"there is no {BUILD}", "let the rule build_engine build it"
-        ) from None
+        raise UserError(asked, f"there is no {BUILD}", repair) from None
+    if not isinstance(build, dict) or (missing := _FACTS - build.keys()):
+        what = ", ".join(sorted(missing)) if isinstance(build, dict) else "all"
+        raise UserError(asked, f"{BUILD} is damaged or that of another version: it lacks {what}", repair)
     return build
+
+
+def _made_by(folder: Path) -> Path:
+    """What must be deleted, so that snakemake makes the engine in ``folder`` again."""
+    return folder.parent.with_suffix(".json") if folder.parent.name == CANDIDATES else folder
 
 
 def _check_call(asked: str, profile: Mapping[str, Any] | None, tile: Shape, batch: int) -> None:

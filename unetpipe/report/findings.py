@@ -111,7 +111,12 @@ def _engine(run: Run) -> str:
         f"on {tiles}: no class's IoU may fall by more than {proof['bound']:g}; the largest fall is "
         f"{short(max([0.0, *falls]))}, and {short(100 * proof['changed_labels'])} % of the voxels have another class."
         + "".join(f" {_refusal(refused)}" for refused in proof["refused"])
+        + "".join(f" Not built in {each['precision']}: {_in_a_line(each['why'])}." for each in proof["skipped"])
     )
+
+
+def _in_a_line(text: str) -> str:
+    return " ".join(text.split()).rstrip(".")
 
 
 def _refusal(refused: Mapping[str, Any]) -> str:

@@ -97,6 +97,17 @@ def calibration_volumes():
     return next(filter(None, map(SETTINGS.named, roles)), list(SETTINGS.volumes))
 
 
+def intermediate_files():
+    """What the report is made from, but the stores."""
+    trained = [] if SETTINGS.model else [CHECKPOINT, f"{RESULTS}/model/history.csv", f"{RESULTS}/samples.json"]
+    model = [f"{RESULTS}/model/{name}" for name in ("model.onnx", "model.json")]
+    quantized = [f"{RESULTS}/model/quantized", f"{RESULTS}/model/quantized.json"] if LOWER_PRECISIONS else []
+    engine = [f"{ENGINE}/{name}" for name in ("candidates.json", "engine", "build.json", "certificate.json")]
+    predicted = [f"{RESULTS}/predictions/{name}/{file}.json" for name in PREDICTED for file in ("allocated", "job-0")]
+    scores = [f"{RESULTS}/scores/{name}.json" for name in SCORED]
+    return [*volume_files(*SETTINGS.volumes), *trained, *model, *quantized, *engine, *predicted, *scores]
+
+
 def gate_volumes():
     """The volumes whose tiles the engine is certified on: those to validate, else those to train, else all."""
     return SETTINGS.named("validate") or SETTINGS.named("train") or list(SETTINGS.volumes)
