@@ -16,7 +16,7 @@ demo: $(VENV)/installed  ## the whole workflow on a synthetic volume
 	@$(BIN)/unetpipe status results/demo
 
 test: $(VENV)/installed-test  ## all tests; what cannot run here is skipped with its reason
-	$(BIN)/python -m pytest -n $(CORES) --dist loadfile
+	$(BIN)/python -m pytest -n $(CORES) --dist loadfile --max-worker-restart 0
 
 crash: $(VENV)/installed-test  ## predictions killed at random moments and resumed; RUNS, SEED and FIRST may be set
 	$(BIN)/python tests/support/crash.py --runs $(RUNS) --first $(FIRST) $(if $(SEED),--seed $(SEED))

@@ -23,7 +23,7 @@ def against_pytorch(setting: Setting, backend: str, precision: Precision, *, edg
     batch = np.random.default_rng(0).standard_normal((1, *tile)).astype(np.float32)
     torch.set_num_threads(CORES)
     network = setting.network
-    network.to(memory_format=network.memory_format)  # type: ignore[call-overload]
+    network.lay_channels_last()
     image = torch.from_numpy(batch).to(memory_format=torch.channels_last)
 
     def pytorch() -> None:

@@ -163,7 +163,7 @@ def _train(network: UNet, image: NDArray[np.uint8], labels: NDArray[np.uint8], s
     kept = min(256, image.shape[1] - 200)
     tile = network.geometry.tile_for((1, kept, kept))[1:]
     border = network.geometry.border[1:]
-    network.to(memory_format=network.memory_format)  # type: ignore[call-overload]
+    network.lay_channels_last()
     network.train()
     optimiser = torch.optim.AdamW(network.parameters(), 2e-3)
     grey = (image - image.mean((1, 2), keepdims=True)) / image.std((1, 2), keepdims=True)

@@ -73,7 +73,7 @@ def _ours(network: config.Network, data: Samples) -> Callable[[], None]:
     """The steps that the trainer does, in the precision that it takes here."""
     settings = config.Train(batch=BATCH, precision=usable_precision("auto", processor_facts()))
     model = UNet(network, _CLASSES)
-    model.to(memory_format=model.memory_format)  # type: ignore[call-overload]
+    model.lay_channels_last()
     optimiser = make_optimiser(model, settings)
     numbers = itertools.count()
 

@@ -227,7 +227,8 @@ def is_allocated(store: Path, plan: Plan, channels: int) -> bool:
     except (UserError, FileNotFoundError):
         return False
     return (
-        "ome" in group.get("attributes", {})
+        isinstance(group, dict)
+        and "ome" in group.get("attributes", {})
         and array.dtype == np.uint8
         and array.fill_value == 0
         and array.shape == (channels, *plan.shape)

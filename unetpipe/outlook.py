@@ -18,9 +18,9 @@ from unetpipe.config import PHANTOM, Settings
 from unetpipe.data.sources import open_source
 from unetpipe.data.sources.zarr import ZarrSource
 from unetpipe.engines import device_class, onnx_file
-from unetpipe.engines.select import ENGINE, backend, read_build
+from unetpipe.engines.select import ENGINE, Networks, backend, read_build
 from unetpipe.errors import UserError
-from unetpipe.files import digest, read_json, write_json
+from unetpipe.files import digest, write_json
 from unetpipe.forecast import Stored, amount, duration, forecast, told
 from unetpipe.grid import Geometry, Plan, Region, Shape, triple
 from unetpipe.handover import read_allocated, read_certificate
@@ -176,8 +176,9 @@ def _stand_in(settings: Settings, folder: Path) -> _Engine:
     # Not at the top: PyTorch takes its time.
     import torch
 
-    from unetpipe.deploy.build_engine import offer
+    from unetpipe.deploy.build_engine import build_ladder
     from unetpipe.deploy.calibrate import calibrate
+    from unetpipe.deploy.candidate import profile_for
     from unetpipe.deploy.export import export
     from unetpipe.deploy.quantize import writable, write_forms
     from unetpipe.nets.build import build
@@ -185,7 +186,7 @@ def _stand_in(settings: Settings, folder: Path) -> _Engine:
 
     torch.manual_seed(settings.seed)
     network, classes = settings.network, list(settings.classes)
-    checkpoint, onnx, candidates = folder / "checkpoint.safetensors", folder / "model.onnx", folder / "candidates.json"
+    checkpoint, onnx = folder / "checkpoint.safetensors", folder / "model.onnx"
     save_checkpoint(checkpoint, build(network, len(classes)), {"classes": classes})
     export(checkpoint, onnx, folder / "model.json")
     model, _ = onnx_file.read(onnx)
@@ -195,12 +196,11 @@ def _stand_in(settings: Settings, folder: Path) -> _Engine:
     forms = {path.stem: {"digest": digest(path)} for path in write_forms(model, able, ranges, folder / "quantized")}
     write_json(folder / "quantized.json", {"refused": refused, "forms": forms})
     tile = None if settings.predict.tile is None else list(network.tile(settings.predict.tile))
-    offer(
-        onnx, candidates, settings=settings.engine, tile=tile, batch=settings.predict.batch or 1,
-        quantized=folder / "quantized.json", most=1,
-    )  # fmt: skip
-    (candidate,) = read_json(candidates)["candidates"]
-    place = folder / candidate["folder"]
+    profile = profile_for(network.geometry, tile, settings.predict.batch or 1, settings.engine.max_batch)
+    ((built,), _) = build_ladder(
+        Networks(onnx, folder / "quantized"), folder / "engine", settings.engine, profile, most=1
+    )
+    place = folder / built["folder"]
     facts = read_build(place)
     library = backend(facts["backend"], facts["capabilities"] or ())
     if reason := library.unavailable("run", facts["precision"]):

@@ -33,7 +33,7 @@ Addresses of images and labels may hold `{data_dir}`, which is replaced by the s
 `snakemake --configfile config/isbi2012.yaml --config data_dir=DIR`. They count from the working
 directory: where `snakemake` is called, or its `--directory`.
 
-This page is generated from `unetpipe/config.py` by `make schema`.
+This page is generated from `unetpipe/config/` by `make schema`.
 """
 
 
@@ -108,7 +108,9 @@ def main(arguments: list[str]) -> int:
         if found == wanted:
             continue
         if "--check" in arguments:
-            lines = difflib.unified_diff(found.splitlines(True), wanted.splitlines(True), str(path), "from config.py")
+            lines = difflib.unified_diff(
+                found.splitlines(True), wanted.splitlines(True), str(path), "from the settings"
+            )
             sys.stdout.writelines(lines)
             sys.stdout.write(f"{path} is out of date: run `make schema`\n")
             status = 1

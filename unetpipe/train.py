@@ -109,7 +109,7 @@ def train(
     path = folder / digest_of(key)[:16] / "state.safetensors"
     with repeatable(settings.threads, seed):
         model = build(network, len(classes))
-        model.to(memory_format=model.memory_format)  # type: ignore[call-overload]
+        model.lay_channels_last()
         if init is not None:
             _start_from(init, model, classes)
         optimiser = make_optimiser(model, settings)

@@ -114,7 +114,7 @@ def test_training_changes_no_value_and_memory_no_result(case: Case) -> None:
     image = random((1, *tile))
     before = network(image)
     assert torch.equal(network.train()(image), before)
-    network.to(memory_format=network.memory_format)  # type: ignore[call-overload]
+    network.lay_channels_last()
     torch.testing.assert_close(network(image), before)
 
 

@@ -20,7 +20,7 @@ NETWORKS = {
 
 def make(kind: str, network: str = "2D") -> tuple[UNet, torch.optim.Optimizer]:
     model = UNet(NETWORKS[network], 2)
-    model.to(memory_format=model.memory_format)  # type: ignore[call-overload]
+    model.lay_channels_last()
     if kind == "sgd":
         return model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     return model, torch.optim.AdamW(model.parameters(), lr=0.1)

@@ -1,5 +1,6 @@
 """Run the workflow as a user would."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -33,9 +34,10 @@ def command(folder: Path, *arguments: str) -> list[str]:
 
 
 def call(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run snakemake to its end; output and errors together."""
+    """Run snakemake to its end; output and errors together. What its processes call elsewhere is in the file calls."""
     return subprocess.run(
         command(folder, *arguments),
+        env=os.environ | {"PYTHONPATH": str(ROOT / "tests" / "support" / "watched"), "CALLS": str(folder / "calls")},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -38,6 +38,16 @@ def test_the_run_leaves_what_the_design_says(small_run: Path) -> None:
     assert (results / "logs" / "train.log").read_text().strip()
 
 
+def test_no_process_calls_another_machine(small_run: Path, tmp_path: Path) -> None:
+    calls = small_run / "calls"
+    assert not calls.exists(), calls.read_text()
+    # It would be noticed.
+    code = "import socket; socket.getaddrinfo('elsewhere.invalid', 80)"
+    watched = {"PYTHONPATH": str(ROOT / "tests" / "support" / "watched"), "CALLS": str(tmp_path / "calls")}
+    subprocess.run([sys.executable, "-c", code], env=os.environ | watched, stderr=subprocess.DEVNULL, check=False)
+    assert "elsewhere.invalid" in (tmp_path / "calls").read_text()
+
+
 def test_a_second_run_has_nothing_to_do(small_run: Path) -> None:
     result = call(small_run, "--configfile", str(small_run / "c.yaml"))
     assert result.returncode == 0

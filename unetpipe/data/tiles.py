@@ -15,6 +15,9 @@ from unetpipe.volume import IGNORE, Image, VolumeFile, open_array, read_truth
 NO_SEED = -1
 """In place of the seed of a sample: the tile is not augmented."""
 
+_MOST_KEPT = {2: (1, 512, 512), 3: (16, 128, 128)}
+"""By the network's dimensions, voxels (z, y, x) that a free tile keeps: many, and soon done in fp32."""
+
 
 class LabelledTile(NamedTuple):
     """A tile of a volume.
@@ -58,6 +61,12 @@ class _Cover:
         row, column = divmod(place, self.counts[1])
         _, kept_y, kept_x = self.geometry.kept(self.tile)
         return Region.of((self.starts[start], row * kept_y, column * kept_x), self.geometry.output(self.tile))
+
+
+def free_tile(geometry: Geometry, volumes: Sequence[VolumeFile]) -> Shape:
+    """What the network reads (z, y, x) where prediction may choose: soon done, and no more than ``volumes`` have."""
+    largest = (max(sizes) for sizes in zip(*(volume.shape for volume in volumes), strict=True))
+    return geometry.tile_for([min(most, n) for most, n in zip(_MOST_KEPT[geometry.dimensions], largest, strict=True)])
 
 
 def labelled_tiles(

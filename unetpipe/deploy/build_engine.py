@@ -2,11 +2,10 @@
 
 import logging
 from pathlib import Path
-from typing import Any
 
 from unetpipe import config
 from unetpipe.deploy.candidate import compile_engine, profile_for
-from unetpipe.engines import onnx_file
+from unetpipe.engines import Profile, onnx_file
 from unetpipe.engines.select import BUILD, ENGINE, Choice, DamagedError, Networks, choose, ladder
 from unetpipe.errors import UserError
 from unetpipe.files import write_json
@@ -47,36 +46,32 @@ def build_engine(
     UserError
         If no engine can be built.
     """
-    offer(onnx, candidates, settings=settings, tile=tile, batch=batch, quantized=quantized)
-
-
-def offer(
-    onnx: Path,
-    candidates: Path,
-    *,
-    settings: config.Engine,
-    tile: list[int] | None,
-    batch: int,
-    quantized: Path | None = None,
-    most: int | None = None,
-) -> None:
-    """:func:`build_engine`, of so many engines at ``most``; of all where left out."""
     candidates.unlink(missing_ok=True)
     _, described = onnx_file.read(onnx)
     profile = profile_for(described.geometry, tile, batch, settings.max_batch)
     networks = Networks(onnx, None if quantized is None else quantized.with_suffix(""))
+    built, skipped = build_ladder(networks, candidates.with_suffix(""), settings, profile)
+    write_json(candidates, {"candidates": built, "skipped": skipped})
+
+
+def build_ladder(
+    networks: Networks, folder: Path, settings: config.Engine, profile: Profile, most: int | None = None
+) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    """Engines in ``folder``: those built, at ``most`` so many, and those that cannot be, with the reason.
+
+    Where each lies is told as seen from beside ``folder``.
+    """
     rungs = ladder(settings)
-    built: list[dict[str, Any]] = []
+    built: list[dict[str, str]] = []
     skipped: list[dict[str, str]] = []
     first: Choice | None = None
     for precision in rungs:
         if len(built) == most:
             break
-        folder = candidates.with_suffix("") / precision
         try:
             choice = choose(settings, precision, networks, profile, like=first)
             compile_engine(
-                networks.of(choice.backend, precision), folder / ENGINE, folder / BUILD,
+                networks.of(choice.backend, precision), folder / precision / ENGINE, folder / precision / BUILD,
                 choice=choice, asked=settings.backend, profile=profile,
             )  # fmt: skip
         except DamagedError:
@@ -88,12 +83,11 @@ def offer(
             skipped.append({"precision": precision, "why": error.found})
             continue
         first = first or choice
-        place = str(folder.relative_to(candidates.parent))
-        built.append({"precision": precision, "backend": choice.backend.name, "folder": place})
+        built.append({"precision": precision, "backend": choice.backend.name, "folder": f"{folder.name}/{precision}"})
     if not built:
         raise UserError(
             f"an engine was to be built in {' or '.join(rungs)}",
             "".join(f"\n    {item['precision']}: {item['why']}" for item in skipped),
             "set engine.backend or engine.precision to `auto`",
         )
-    write_json(candidates, {"candidates": built, "skipped": skipped})
+    return built, skipped

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from unetpipe import config
-from unetpipe.data.tiles import labelled_tiles
+from unetpipe.data.tiles import free_tile, labelled_tiles
 from unetpipe.deploy.compare import Comparison, RefusedError, Run, compare, judge
 from unetpipe.engines import Engine, device_class, load_engine
 from unetpipe.engines.select import BUILD, ENGINE, read_build
@@ -27,9 +27,6 @@ from unetpipe.volume import VolumeFile
 log = logging.getLogger(__name__)
 
 _LEND_LABELS = ("validate", "train")
-
-_MOST_KEPT = {2: (1, 512, 512), 3: (16, 128, 128)}
-"""By the network's dimensions, voxels (z, y, x) that a free tile keeps: many, and soon done in PyTorch."""
 
 
 def certify(
@@ -209,8 +206,7 @@ def _tile(
         return triple(profile["tile"])
     if tile is not None:
         return triple(tile)
-    largest = (max(sizes) for sizes in zip(*(volume.shape for volume in volumes), strict=True))
-    return geometry.tile_for([min(most, n) for most, n in zip(_MOST_KEPT[geometry.dimensions], largest, strict=True)])
+    return free_tile(geometry, volumes)
 
 
 def pytorch(network: SegmentationNetwork) -> Run:

@@ -13,21 +13,18 @@ from numpy.typing import NDArray
 
 import unetpipe
 from unetpipe import config
-from unetpipe.data.tiles import LabelledTile, labelled_tiles
+from unetpipe.data.tiles import LabelledTile, free_tile, labelled_tiles
 from unetpipe.deploy.activations import Range, trace
 from unetpipe.deploy.calibrate import calibrate
 from unetpipe.deploy.forms import FORMS, write_form
 from unetpipe.engines import onnx_file
 from unetpipe.errors import UserError
 from unetpipe.files import digest, write_bytes, write_json
-from unetpipe.grid import Geometry, Shape, triple
+from unetpipe.grid import triple
 from unetpipe.progress_bar import track
 from unetpipe.volume import VolumeFile
 
 log = logging.getLogger(__name__)
-
-_MOST_KEPT = {2: (1, 512, 512), 3: (16, 128, 128)}
-"""By the network's dimensions, voxels (z, y, x) that a tile keeps where it is chosen: the memory for one call."""
 
 
 def quantize(
@@ -80,7 +77,7 @@ def quantize(
         log.warning("%s", reason)
     if "int8" in able:
         sources = [dataclasses.replace(VolumeFile.read(path), labels=None) for path in volumes]
-        shape = triple(tile) if tile is not None else _tile(described.geometry, sources)
+        shape = triple(tile) if tile is not None else free_tile(described.geometry, sources)
         tiles = _Tiles()
         found = list(labelled_tiles(sources, described.geometry, shape, settings.tiles))
         if not found:
@@ -164,8 +161,3 @@ class _Tiles:
     def digest(self) -> str:
         """SHA-256, hexadecimal."""
         return self._hash.hexdigest()
-
-
-def _tile(geometry: Geometry, volumes: list[VolumeFile]) -> Shape:
-    largest = (max(sizes) for sizes in zip(*(volume.shape for volume in volumes), strict=True))
-    return geometry.tile_for([min(most, n) for most, n in zip(_MOST_KEPT[geometry.dimensions], largest, strict=True)])

@@ -1,0 +1,61 @@
+"""Prediction and scores."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from unetpipe.config.types import Model, Name, NotNegative, Positive, PositiveFloat, Tile
+
+
+class Predict(Model):
+    """Prediction of whole volumes, in blocks."""
+
+    tile: Tile | None = Field(
+        None,
+        description="input of the network in prediction: (y, x) voxels, or (z, y, x) of a 3D network; chosen for each "
+        "volume where left out",
+    )
+    workers: Positive | None = Field(
+        None, description="worker processes; one per core where left out. The result does not depend on it"
+    )
+    batch: Positive | None = Field(
+        None, description="tiles per call; chosen for each volume where left out, `engine.max_batch` at most"
+    )
+    memory_mb: Positive = Field(
+        4000, description="memory of a worker process in MB; layouts that need more are not chosen"
+    )
+    block_seconds: PositiveFloat = Field(
+        60.0, description="what a block may take at most, by prediction; what is lost when a worker is killed"
+    )
+    on_change: Literal["refuse", "restart"] = Field(
+        "refuse",
+        description="what to do with an unfinished or finished prediction that was made with other inputs or settings",
+    )
+    grace_seconds: NotNegative = Field(
+        25.0,
+        description="when asked to end (SIGTERM, SIGINT), how long to go on with blocks that can be done by then; "
+        "below the time after which the batch system kills (SLURM: KillWait, 30 s)",
+    )
+    patience_seconds: PositiveFloat | None = Field(
+        None,
+        description="a worker process that takes longer for a block is killed and replaced; 20 times the median of the "
+        "blocks so far, but 60 at least, where left out",
+    )
+
+
+class Evaluate(Model):
+    """Scores."""
+
+    baseline_sigma: PositiveFloat = Field(
+        2.0, description="sigma in voxels of the Gaussian blur before Otsu's threshold, the baseline"
+    )
+    objects: Name | None = Field(
+        None,
+        description="the class whose connected components are the segments of V_rand, V_info and their like; the last "
+        "of `classes` where left out",
+    )
+    largest_section: Annotated[int, Field(ge=0)] = Field(
+        2**24,
+        description="voxels of the largest section that is scored as a whole: thinned scores and the warping error "
+        "need that; larger sections are cut, and go without them",
+    )
