@@ -33,11 +33,17 @@ def command(folder: Path, *arguments: str) -> list[str]:
     return [*start, "--cores", "2", *arguments]
 
 
+def watched(calls: Path) -> dict[str, str]:
+    """An environment in which every Python notes in the file ``calls`` whom it calls on other machines."""
+    path = [str(ROOT / "tests" / "support" / "watched"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(path), "CALLS": str(calls)}
+
+
 def call(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     """Run snakemake to its end; output and errors together. What its processes call elsewhere is in the file calls."""
     return subprocess.run(
         command(folder, *arguments),
-        env=os.environ | {"PYTHONPATH": str(ROOT / "tests" / "support" / "watched"), "CALLS": str(folder / "calls")},
+        env=watched(folder / "calls"),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
-from running import ROOT, call, write
+from running import ROOT, call, watched, write
 
 pytestmark = pytest.mark.workflow
 
@@ -43,8 +43,8 @@ def test_no_process_calls_another_machine(small_run: Path, tmp_path: Path) -> No
     assert not calls.exists(), calls.read_text()
     # It would be noticed.
     code = "import socket; socket.getaddrinfo('elsewhere.invalid', 80)"
-    watched = {"PYTHONPATH": str(ROOT / "tests" / "support" / "watched"), "CALLS": str(tmp_path / "calls")}
-    subprocess.run([sys.executable, "-c", code], env=os.environ | watched, stderr=subprocess.DEVNULL, check=False)
+    noted = watched(tmp_path / "calls")
+    subprocess.run([sys.executable, "-c", code], env=noted, stderr=subprocess.DEVNULL, check=False)
     assert "elsewhere.invalid" in (tmp_path / "calls").read_text()
 
 
