@@ -8,8 +8,9 @@ RUNS ?= 100
 FIRST ?= 0
 CONSTRAINTS := workflow/envs/constraints.txt
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS)
+DATA_DIR ?= $(UNETPIPE_ISBI_DIR)
 
-.PHONY: demo test crash check bench bench-full schema picture clean
+.PHONY: demo test ablation crash check bench bench-full schema picture clean
 
 demo: $(VENV)/installed  ## the whole workflow on a synthetic volume
 	$(BIN)/snakemake --cores $(CORES) --rerun-incomplete
@@ -17,6 +18,10 @@ demo: $(VENV)/installed  ## the whole workflow on a synthetic volume
 
 test: $(VENV)/installed-test  ## all tests; what cannot run here is skipped with its reason
 	$(BIN)/python -m pytest -n $(CORES) --dist loadfile --max-worker-restart 0
+
+ablation: $(VENV)/installed  ## what skips, un-pooling, deformation and more are worth; DATA_DIR may hold the ISBI 2012 stacks
+	$(BIN)/snakemake --cores $(CORES) --rerun-incomplete --snakefile workflow/ablation.smk \
+	  $(if $(DATA_DIR),--config data_dir=$(DATA_DIR))
 
 crash: $(VENV)/installed-test  ## predictions killed at random moments and resumed; RUNS, SEED and FIRST may be set
 	$(BIN)/python tests/support/crash.py --runs $(RUNS) --first $(FIRST) $(if $(SEED),--seed $(SEED))
@@ -27,6 +32,7 @@ check: $(VENV)/installed-test $(VENV)/installed-check  ## formatting, lint, type
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
+	$(BIN)/snakemake --lint --snakefile workflow/ablation.smk
 	$(BIN)/python -m unetpipe.reference --check
 
 schema: $(VENV)/installed  ## the files that are generated from the settings

@@ -18,6 +18,7 @@ if "run" not in config:
 report: "workflow/report/workflow.rst"
 
 
+include: "workflow/rules/command.smk"
 include: "workflow/rules/common.smk"
 include: "workflow/rules/phantom.smk"
 include: "workflow/rules/ingest.smk"
@@ -33,13 +34,10 @@ include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
 
 
-localrules:
-    all,
-
-
 rule all:
     default_target: True
     input:
         f"{RESULTS}/report.html",
         # Snakemake does not miss a file that only others are made from: named here, what is deleted is made again.
         intermediate_files(),
+    localrule: True

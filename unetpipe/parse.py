@@ -4,14 +4,16 @@ import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from unetpipe.combinations import combinations
 from unetpipe.config import Problem, Settings
 from unetpipe.errors import SettingsError, UserError
+
+M = TypeVar("M", bound=BaseModel)
 
 
 def parse(data: Mapping[str, Any], source: str, further: Callable[[Settings], list[Problem]] | None = None) -> Settings:
@@ -32,7 +34,7 @@ def parse(data: Mapping[str, Any], source: str, further: Callable[[Settings], li
         With all problems: unknown keys, wrong types, impossible combinations.
     """
     data, problems = _fill_data_dir(data)
-    settings, found = _validate(data)
+    settings, found = validate(Settings, data)
     problems += found
     rest = data
     while settings is None and found and all(path for path, _ in found):
@@ -42,7 +44,7 @@ def parse(data: Mapping[str, Any], source: str, further: Callable[[Settings], li
         if less == rest:
             break
         rest = less
-        settings, found = _validate(rest)
+        settings, found = validate(Settings, rest)
     if settings is not None:
         more = combinations(settings) + (further(settings) if further else [])
         problems += [(path, text) for path, text in more if not any(_inside(path, bad) for bad, _ in problems)]
@@ -66,10 +68,11 @@ def read(path: Path, overrides: Mapping[str, Any] | None = None) -> dict[str, An
     return {**data, **(overrides or {})}
 
 
-def _validate(data: Mapping[str, Any]) -> tuple[Settings | None, list[Problem]]:
+def validate(model: type[M], data: Mapping[str, Any]) -> tuple[M | None, list[Problem]]:
+    """An instance of ``model``, or None and what is wrong with ``data``."""
     try:
         # Strict JSON: lists may stand for tuples, but text never for a number.
-        return Settings.model_validate_json(json.dumps(data)), []
+        return model.model_validate_json(json.dumps(data)), []
     except ValidationError as error:
         # A union reports one error per member: the first one per path says enough.
         problems: dict[str, str] = {}

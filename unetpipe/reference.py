@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from unetpipe.config import Settings, schema
+from unetpipe.config import Ablation, Settings, schema
 
 SCHEMA = Path("workflow/schemas/config.schema.json")
 README = Path("config/README.md")
@@ -37,11 +37,23 @@ This page is generated from `unetpipe/config/` by `make schema`.
 """
 
 
+_ABLATION = """
+# Settings of an ablation
+
+`snakemake --snakefile workflow/ablation.smk --configfile FILE` runs each variant on each dataset with each seed, and
+puts them beside each other in results/<ablation>/report.html. `ablation.yaml` is the one that `make ablation` takes. A
+run lies in results/<ablation>-<dataset>-<variant>-<seed>. More variants or seeds, or other ones, run what is new alone.
+"""
+
+
 def files() -> dict[Path, str]:
     """The generated files and what they should hold."""
     return {
         SCHEMA: json.dumps(schema(), indent=2) + "\n",
-        README: _INTRODUCTION + "".join(_section(model, prefix) for prefix, model in _models(Settings, "")),
+        README: _INTRODUCTION
+        + "".join(_section(model, prefix) for prefix, model in _models(Settings, ""))
+        + _ABLATION
+        + "".join(_section(model, prefix) for prefix, model in _models(Ablation, "")),
     }
 
 
@@ -94,7 +106,7 @@ def _type(annotation: Any) -> str:
     if origin is list:
         return f"list of {_type(members[0])}"
     if origin is dict:
-        return f"name: {_type(members[1])}"
+        return "settings" if members[1] is Any else f"name: {_type(members[1])}"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return "settings"
     return {int: "integer", float: "number", str: "text", bool: "true, false"}.get(annotation, str(annotation))

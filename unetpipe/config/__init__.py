@@ -3,6 +3,7 @@
 Numbers that follow from others (border, tile origin, memory) are computed elsewhere and are no settings.
 """
 
+from unetpipe.config.ablation import Ablation, Dataset, Variant
 from unetpipe.config.engine import Certify, Engine, Precision, Quantize
 from unetpipe.config.learning import Augment, Train
 from unetpipe.config.network import Network
@@ -12,9 +13,11 @@ from unetpipe.config.volumes import PHANTOM, Annotation, Instances, Phantom, Vol
 
 __all__ = [
     "PHANTOM",
+    "Ablation",
     "Annotation",
     "Augment",
     "Certify",
+    "Dataset",
     "Engine",
     "Evaluate",
     "Instances",
@@ -26,6 +29,7 @@ __all__ = [
     "Quantize",
     "Settings",
     "Train",
+    "Variant",
     "Volume",
     "schema",
 ]

@@ -1,7 +1,5 @@
 """Settings, paths and the functions that rules ask for their inputs."""
 
-import os
-import shlex
 import sys
 from pathlib import Path
 
@@ -79,16 +77,6 @@ def address(wildcards, kind):
     """Where the image or the labels of a volume are read from; None for none."""
     found = getattr(SETTINGS.volumes[wildcards.volume], kind)
     return f"{RESULTS}/phantom/{kind}.tif" if found == PHANTOM else found
-
-
-def command():
-    """The command that repeats this run."""
-    words = ["snakemake", "--cores", "all"]
-    for path in workflow.config_settings.configfiles:
-        words += ["--configfile", os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)]
-    if workflow.config_settings.config:
-        words += ["--config", *(f"{key}={value}" for key, value in workflow.config_settings.config.items())]
-    return shlex.join(words)
 
 
 def calibration_volumes():

@@ -1,0 +1,80 @@
+"""Variants of network and training, each a run of the whole workflow, and a report that puts them beside each other.
+
+Settings: config/ablation.yaml or a file given with --configfile; config/README.md explains each.
+"""
+
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+# The package lies beside this folder; an installed one comes first.
+sys.path.append(str(Path(workflow.basedir).parent))
+
+from unetpipe import __version__
+from unetpipe.ablation import plan
+from unetpipe.errors import UserError
+
+if "ablation" not in config:
+
+    configfile: f"{workflow.basedir}/../config/ablation.yaml"
+
+
+try:
+    PLAN = plan(config, ", ".join(map(str, workflow.configfiles)) or "--config")
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+
+FOLDER = f"results/{PLAN.ablation.ablation}"
+
+
+include: "rules/command.smk"
+
+
+for trial in PLAN.trials:
+    module_name = trial.run
+    rules_ = f"{trial.run}-"
+
+    module:
+        name: module_name
+        snakefile:
+            "../Snakefile"
+        config:
+            trial.settings
+
+    use rule * from module_name as rules_*
+
+
+rule ablation:
+    """Put all runs beside each other."""
+    default_target: True
+    input:
+        scores=PLAN.tested("scores/{}.json"),
+        allocated=PLAN.tested("predictions/{}/allocated.json"),
+        jobs=PLAN.tested("predictions/{}/job-0.json"),
+        histories=[f"{trial.results}/model/history.csv" for trial in PLAN.trials],
+        models=[f"{trial.results}/model/model.json" for trial in PLAN.trials],
+    output:
+        report=f"{FOLDER}/report.html",
+        summary=f"{FOLDER}/ablation.json",
+    log:
+        f"{FOLDER}/logs/ablation.log",
+    benchmark:
+        f"{FOLDER}/benchmarks/ablation.tsv"
+    conda:
+        "envs/unetpipe.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        settings=PLAN.ablation.model_dump(mode="json"),
+        trials=[trial.facts for trial in PLAN.trials],
+        left_out=list(PLAN.left_out),
+        command=command("--snakefile", "workflow/ablation.smk"),
+        version=__version__,
+    script:
+        "scripts/ablation.py"
