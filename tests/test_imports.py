@@ -99,7 +99,7 @@ MAY_IMPORT = {
     },
     "evaluate": {"config", "volume", "progress", "cluster", "processes", "metrics", "allocate"},
     "report": {"config", "volume", "metrics", "allocate", "data", "engines", "selection", "nets"},
-    "ablation": {"config", "check"},
+    "ablation": {"config", "parse", "check"},
     "fsck": {"volume", "progress", "allocate", "selection", "handover"},
     "repair": {"volume", "progress", "engines", "compute", "predict", "fsck", "handover"},
     "status": {"progress", "report", "volume", "handover"},
