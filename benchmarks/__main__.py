@@ -14,6 +14,7 @@ from benchmarks.rows import Row, Rows, Skipped, summary, table
 from benchmarks.setting import Setting, precisions, prepare
 from benchmarks.timing import once
 from benchmarks.training import WIDTHS, training_against_plain_fp32
+from unetpipe.errors import UserError
 from unetpipe.files import write_bytes
 
 WIDTH = 32
@@ -78,9 +79,17 @@ def main() -> None:
     rows: Rows = []
 
     def measure(work: Callable[[], Rows]) -> None:
-        name = getattr(work, "func", work)
-        took = once(lambda: rows.extend(work()))
-        print(f"{name.__module__}.{name.__name__}: {took:.0f} s", file=sys.stderr)
+        called = getattr(work, "func", work)
+        name = f"{called.__module__}.{called.__name__}"
+
+        def add() -> None:
+            try:
+                rows.extend(work())
+            except UserError as error:
+                # What was measured so far took long: it is not lost for the want of one.
+                rows.append(Skipped(name, error.found))
+
+        print(f"{name}: {once(add):.0f} s", file=sys.stderr)
 
     for width in ALL_WIDTHS if asked.full else (WIDTH,):
         with tempfile.TemporaryDirectory() as folder:

@@ -33,6 +33,9 @@ LABELS = {
 VOXEL_SIZE_NM = (40.0, 4.0, 4.0)
 CORES = 2
 
+_BLOCK_SECONDS = 600
+"""A wide network in fp32 takes minutes for a large tile."""
+
 _SECTIONS = 3
 """Without damage, of the phantom: all but the last are learnt from."""
 
@@ -119,7 +122,7 @@ class Setting:
         allocated = self.folder / "predictions" / name / "allocated.json"
         allocate(
             volume, certificate, allocated, classes=CLASSES, tile=None if tile is None else list(tile), batch=None,
-            on_change="refuse", workers=workers, cores=CORES,
+            on_change="refuse", workers=workers, cores=CORES, block_seconds=_BLOCK_SECONDS,
         )  # fmt: skip
         return allocated
 
