@@ -10,7 +10,7 @@ CONSTRAINTS := workflow/envs/constraints.txt
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS)
 DATA_DIR ?= $(UNETPIPE_ISBI_DIR)
 
-.PHONY: demo test ablation crash check bench bench-full schema picture clean
+.PHONY: demo test ablation crash check bench bench-full minutes schema picture clean
 
 demo: $(VENV)/installed  ## the whole workflow on a synthetic volume
 	$(BIN)/snakemake --cores $(CORES) --rerun-incomplete
@@ -46,6 +46,9 @@ bench: $(VENV)/installed-peers  ## speed, as ratios against peers in the same ru
 
 bench-full: $(VENV)/installed-peers  ## the same for three widths of the network, and every precision of every engine
 	$(BIN)/python -m benchmarks --full $(if $(TABLE),--write $(TABLE))
+
+minutes: $(VENV)/installed-peers  ## scores by minutes of training, beside MONAI's BasicUNet; DATA_DIR holds the ISBI 2012 stacks
+	$(BIN)/python -m benchmarks.minutes $(DATA_DIR)
 
 clean:
 	rm -rf $(VENV)
