@@ -1,4 +1,4 @@
-"""The network is that of the paper, and does to shapes what its geometry says: in 2D, 2.5D and 3D."""
+"""The network is that of the paper, in 2D, 2.5D and 3D."""
 
 import math
 from itertools import pairwise
@@ -7,67 +7,18 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from networks import Case, cases, random
+from torch import nn
 
 from unetpipe.config import Network
+from unetpipe.grid import Shape
 from unetpipe.nets.unet import UNet
-
-KERNELS, POOLINGS = st.sampled_from([1, 3, 5]), st.sampled_from([1, 2, 3])
-MOST_VOXELS = 60_000
-
-Triple = tuple[int, int, int]
-
-
-@st.composite
-def networks(draw: st.DrawFn) -> Network:
-    """Of any dimension, with a kernel and a pooling for each level and axis."""
-    dimensions = draw(st.sampled_from([2, 3]))
-    depth = draw(st.integers(1, 3 if dimensions == 2 else 2))
-    along_z = dimensions == 3
-
-    def shape(sizes: st.SearchStrategy[int]) -> Triple:
-        return draw(sizes) if along_z else 1, draw(sizes), draw(sizes)
-
-    network = Network(
-        width=1,
-        depth=depth,
-        normalisation="none",
-        kernel=[shape(KERNELS) for _ in range(depth + 1)],
-        pooling=[shape(POOLINGS) for _ in range(depth)],
-    )
-    if network.geometry.dimensions == 2:
-        network = network.model_copy(update={"sections": draw(st.sampled_from([1, 3, 5]))})
-    return network
-
-
-@st.composite
-def cases(draw: st.DrawFn) -> tuple[UNet, Triple]:
-    """A network with random weights in double precision, and a tile that it can take."""
-    network = draw(networks().filter(lambda network: math.prod(network.geometry.tile_for((1, 1, 1))) <= MOST_VOXELS))
-    tile = network.geometry.tile_for([draw(st.integers(1, 6)) for _ in range(3)])
-    if math.prod(tile) > MOST_VOXELS:
-        tile = network.geometry.tile_for((1, 1, 1))
-    torch.manual_seed(draw(st.integers(0, 99)))
-    return UNet(network, 2).double().eval(), tile
-
-
-def random(shape: tuple[int, ...]) -> Tensor:
-    return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-
-
-@settings(max_examples=40)
-@given(cases())
-@torch.inference_mode()
-def test_the_output_is_what_the_geometry_says(case: tuple[UNet, Triple]) -> None:
-    network, tile = case
-    assert network.geometry.is_legal(tile)
-    assert network(random((2, *tile))).shape == (2, 2, *network.geometry.output(tile))
 
 
 @settings(max_examples=25)
-@given(cases(), st.data())
+@given(cases(plain=True), st.data())
 @torch.inference_mode()
-def test_sizes_between_the_legal_ones_cannot_be_taken(case: tuple[UNet, Triple], data: st.DataObject) -> None:
+def test_sizes_between_the_legal_ones_cannot_be_taken(case: Case, data: st.DataObject) -> None:
     network, tile = case
     pooling = network.geometry.pooling
     # Of a 2D network the sections are channels: there is one legal number of them.
@@ -79,37 +30,6 @@ def test_sizes_between_the_legal_ones_cannot_be_taken(case: tuple[UNet, Triple],
     assert not network.geometry.is_legal(other)
     with pytest.raises(RuntimeError):
         network(random((1, *other)))
-
-
-@settings(max_examples=25)
-@given(cases(), st.data())
-@torch.inference_mode()
-def test_moved_by_the_pooling_the_image_gives_the_same(case: tuple[UNet, Triple], data: st.DataObject) -> None:
-    network, tile = case
-    geometry = network.geometry
-    axis = data.draw(st.sampled_from(range(3 - network.dimensions, 3)))
-    step = geometry.pooling[axis]
-    image = random((1, *(n + step * (i == axis) for i, n in enumerate(tile))))
-    here, there = (image.narrow(axis + 1, start, tile[axis]) for start in (0, step))
-    common = geometry.output(tile)[axis] - step
-    if common > 0:
-        torch.testing.assert_close(
-            network(here).narrow(axis + 2, step, common), network(there).narrow(axis + 2, 0, common)
-        )
-
-
-@settings(max_examples=25)
-@given(cases(), st.data())
-@torch.inference_mode()
-def test_the_border_is_the_same_on_both_sides(case: tuple[UNet, Triple], data: st.DataObject) -> None:
-    # Where all kernels are symmetric, a mirrored image gives the mirrored result, and with any uneven crop it does not.
-    network, tile = case
-    axis = data.draw(st.sampled_from(range(3 - network.dimensions, 3)))
-    for parameter in network.parameters():
-        if parameter.ndim > 1:
-            parameter.copy_((parameter + parameter.flip(axis - 3)) / 2)
-    image = random((1, *tile))
-    torch.testing.assert_close(network(image.flip(axis + 1)), network(image).flip(axis + 2))
 
 
 def test_the_papers_network() -> None:
@@ -128,7 +48,7 @@ def test_the_papers_network() -> None:
 
 
 @pytest.mark.parametrize("kernel", [(1, 3, 3), (3, 3, 3)], ids=["2D", "3D"])
-def test_weights_are_drawn_as_in_the_paper(kernel: Triple) -> None:
+def test_weights_are_drawn_as_in_the_paper(kernel: Shape) -> None:
     # Section 3: standard deviation sqrt(2 / N), with N the incoming nodes of one neuron.
     torch.manual_seed(0)
     network = UNet(Network(width=32, depth=1, kernel=kernel), 2)
