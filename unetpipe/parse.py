@@ -77,20 +77,24 @@ def validate(model: type[M], data: Mapping[str, Any]) -> tuple[M | None, list[Pr
         # A union reports one error per member: the first one per path says enough.
         problems: dict[str, str] = {}
         for item in error.errors():
-            problems.setdefault(_path(data, item["loc"]), _sentence(dict(item)))
+            path = _path(data, item["loc"], missing=item["type"] == "missing")
+            problems.setdefault(path, _sentence(dict(item)))
         return None, list(problems.items())
     except (TypeError, ValueError) as error:
         return None, [("", f"not plain YAML data: {error}")]
 
 
-def _path(data: Any, location: Sequence[str | int]) -> str:
-    """The dotted path of a setting, without pydantic's marks for the members of a union."""
+def _path(data: Any, location: Sequence[str | int], *, missing: bool) -> str:
+    """The dotted path of a setting, without pydantic's marks for the members of a union.
+
+    ``missing``: whether the setting, the last part of ``location``, is not there.
+    """
     parts: list[str] = []
     here = data
     for i, part in enumerate(location):
         if part == "[key]":
             continue
-        if isinstance(here, dict) and isinstance(part, str) and (part in here or i == len(location) - 1):
+        if isinstance(here, dict) and isinstance(part, str) and (part in here or (missing and i == len(location) - 1)):
             here = here.get(part)
         elif isinstance(here, list) and isinstance(part, int):
             here = here[part] if part < len(here) else None

@@ -8,7 +8,7 @@ from unetpipe.config.types import Model, Positive, PositiveFloat
 
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 Precisions = Annotated[
-    Annotated[Literal["auto"] | Precision, Tag("one")] | Annotated[list[Precision], Field(min_length=1), Tag("list")],
+    Annotated[Literal["auto", Precision], Tag("one")] | Annotated[list[Precision], Field(min_length=1), Tag("list")],
     Discriminator(lambda value: "list" if isinstance(value, list) else "one"),
 ]
 
