@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import predicting
 import pytest
+import zarr
 from numpy.typing import NDArray
 from predicting import GEOMETRY, TILE
 
@@ -23,9 +24,9 @@ from unetpipe import compute
 from unetpipe.compute import Device, ReadError, Task, compute_block, write_durably
 from unetpipe.engines import Engine, load_engine
 from unetpipe.errors import UserError
-from unetpipe.grid import Block, Plan, Shape
+from unetpipe.grid import Block, Plan
 from unetpipe.progress import Record
-from unetpipe.volume import Image, VolumeFile, create, open_writable
+from unetpipe.volume import Image, VolumeFile, open_writable
 
 
 class Fake(Engine):
@@ -283,9 +284,12 @@ def test_a_task_that_is_tried_again_is_not_computed_again_if_it_is_recorded(
     shard.unlink()
     compute_block(task.retry())
     assert len(entries(tmp_path)) == 2
+    os.truncate(shard, shard.stat().st_size - 1)
+    assert compute_block(task.retry()).entry["bytes"] == shard.stat().st_size
+    assert len(entries(tmp_path)) == 3
     Record(tmp_path / "progress").append("repair", {"name": task.name, "void": True, "round": 1})
     compute_block(replace(task.retry(), round=2))
-    assert len(entries(tmp_path)) == 4
+    assert len(entries(tmp_path)) == 5
     assert Record(tmp_path / "progress").done()[task.name]["round"] == 2
 
 
@@ -310,15 +314,27 @@ def test_a_shard_that_is_lost_from_the_volume_is_named_with_the_voxels_that_need
     assert entries(tmp_path) == []
 
 
-@pytest.mark.parametrize("shard", [(10, 24, 48), (5, 24, 96), (5, 12, 48)], ids=["deeper", "wider", "smaller"])
+@pytest.mark.parametrize(
+    ("chunks", "shards"),
+    [
+        pytest.param((1, 5, 12, 24), (3, 10, 24, 48), id="deeper"),
+        pytest.param((1, 5, 12, 24), (3, 5, 24, 96), id="wider"),
+        pytest.param((1, 5, 12, 24), (3, 5, 12, 48), id="smaller"),
+        pytest.param((1, 5, 12, 24), (1, 5, 24, 48), id="a shard for each class"),
+        pytest.param((3, 5, 24, 48), None, id="none"),
+    ],
+)
 def test_a_block_is_written_as_one_shard_or_not_at_all(
-    shard: Shape, openvino: Path, make_volume: Callable[..., Path], tmp_path: Path
+    chunks: tuple[int, ...],
+    shards: tuple[int, ...] | None,
+    openvino: Path,
+    make_volume: Callable[..., Path],
+    tmp_path: Path,
 ) -> None:
     allocated = predicting.start(openvino, make_volume(predicting.noise()), tmp_path)
-    create(
-        tmp_path / "probability.zarr",
-        shape=(3, *predicting.SHAPE), dtype="uint8", chunk=(1, 5, 12, 24), shard=(3, *shard), voxel_size_nm=(1, 1, 1),
-        channels=["a", "b", "c"],
+    zarr.create_array(
+        tmp_path / "probability.zarr" / "0",
+        shape=(3, *predicting.SHAPE), dtype="uint8", chunks=chunks, shards=shards, overwrite=True,
     )  # fmt: skip
     before = predicting.shards(tmp_path)
     with pytest.raises(UserError, match="not one for each block"):

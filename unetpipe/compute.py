@@ -320,11 +320,11 @@ def _open(allocated: Path) -> _Place:
     description = read_allocated(allocated)
     plan, address = read_plan(description), f"{description['probability']}/{description['array']}"
     probability = open_writable(address)
-    if probability.shards is None or probability.shards[1:] != plan.block:
+    if probability.shards != (len(description["classes"]), *plan.block):
         # A shard is written whole: another block in it would be lost.
         raise UserError(
             f"blocks of {plan.block} voxels (z, y, x) were to be written into {address}",
-            f"its shards are of {(probability.shards or probability.chunks)[1:]}: not one for each block",
+            f"its shards are of {probability.shards or probability.chunks} (c, z, y, x): not one for each block",
             f"delete {allocated.parent} and run snakemake again",
         )
     return _Place(

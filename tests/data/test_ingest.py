@@ -23,7 +23,8 @@ from unetpipe.data import slabs
 from unetpipe.data.ingest import ingest
 from unetpipe.data.sources import tiff
 from unetpipe.errors import UserError
-from unetpipe.volume import IGNORE, VolumeFile, create, layout, open_array
+from unetpipe.grid import Region
+from unetpipe.volume import IGNORE, Image, VolumeFile, create, layout, open_array
 
 Voxels = NDArray[Any]
 CLASSES = {"membrane": [0], "inside": [1, 255]}
@@ -305,6 +306,18 @@ def test_a_zarr_is_used_in_place_with_the_statistics_of_a_copy(
     assert used.shape == copied.shape
     assert used.origin_nm == copied.origin_nm
     assert (used.mean, used.std, used.missing_sections) == (copied.mean, copied.std, copied.missing_sections)
+
+
+def test_what_a_zarr_in_place_has_left_out_reads_as_in_a_copy(tmp_path: Path) -> None:
+    image = _stack()
+    image[8:16, 32:] = 0
+    np.save(tmp_path / "i.npy", image)
+    _zarr_in_place(tmp_path / "i.zarr", image, (8, 32, 32))
+    assert not (tmp_path / "i.zarr" / "c" / "1" / "1").exists()
+    copied = _ingest(tmp_path / "i.npy", tmp_path / "a" / "volume.json")
+    used = _ingest(tmp_path / "i.zarr", tmp_path / "b" / "volume.json")
+    around = Region((-3, -4, -5), (23, 54, 65))
+    np.testing.assert_array_equal(Image(used).read(around), Image(copied).read(around))
 
 
 def test_an_ome_zarr_is_used_in_place_with_its_origin(tmp_path: Path) -> None:
