@@ -12,7 +12,7 @@ import pytest
 import zarr
 from rates import allocate, made_up
 
-from unetpipe.allocate import read_plan
+from unetpipe.allocate import is_allocated, read_plan
 from unetpipe.config import Network
 from unetpipe.errors import UserError
 from unetpipe.files import read_json, write_json
@@ -122,6 +122,25 @@ def test_metadata_that_are_lost_are_written_again_and_the_shards_kept(
     assert list(Record(tmp_path / "p" / "progress").done()) == ["0.0.0"]
     assert {path.relative_to(store): path.read_bytes() for path in store.rglob("zarr.json")} == before
     assert not (tmp_path / "p" / "new").exists()
+
+
+@pytest.mark.parametrize("name", ["zarr.json", "0/zarr.json"], ids=["group", "array"])
+@pytest.mark.parametrize(
+    "metadata",
+    [[], "ome", 5, None, {}, {"attributes": None}, {"attributes": 5}, {"node_type": "array", "zarr_format": 3}],
+    ids=str,
+)
+def test_metadata_that_are_json_and_nothing_else_are_put_in_place(
+    metadata: Any, name: str, volume: Path, certificate: Path, tmp_path: Path
+) -> None:
+    allocated = run(volume, certificate, tmp_path / "p")
+    store, plan = Path(allocated["probability"]), read_plan(allocated)
+    before = (store / name).read_bytes()
+    write_json(store / name, metadata)
+    assert not is_allocated(store, plan, len(CLASSES))
+    assert run(volume, certificate, tmp_path / "p") == allocated
+    assert (store / name).read_bytes() == before
+    assert is_allocated(store, plan, len(CLASSES))
 
 
 @pytest.mark.parametrize(
@@ -260,6 +279,21 @@ def test_of_a_part_of_a_volume_a_part_is_expected(volume: Path, certificate: Pat
         assert part["predicted"][name] == pytest.approx(share * whole["predicted"][name], abs=1), name
     start = whole["predicted"]["start_seconds"]
     assert part["predicted"]["seconds"] - start < whole["predicted"]["seconds"] - start
+
+
+def test_a_part_without_a_block_is_refused_and_leaves_everything(
+    volume: Path, certificate: Path, make_volume: Any, tmp_path: Path
+) -> None:
+    before = run(volume, certificate, tmp_path / "p")
+    files = {path: path.read_bytes() for path in (tmp_path / "p").rglob("*") if path.is_file()}
+    np.save(tmp_path / "none.npy", np.zeros((1, 3, 3), np.uint8))
+    write_json(volume, read_json(volume) | {"source": {"sections": [0, 10], "image_sections": 10}})
+    for folder, on_change in (("p", "refuse"), ("p", "restart"), ("new", "refuse")):
+        with pytest.raises(UserError, match=r"none\.npy\n.*nothing would be predicted\n.*mend the mask"):
+            run(volume, certificate, tmp_path / folder, mask=str(tmp_path / "none.npy"), on_change=on_change)
+    assert {path: path.read_bytes() for path in (tmp_path / "p").rglob("*") if path.is_file()} == files
+    assert not (tmp_path / "new").exists()
+    assert run(volume, certificate, tmp_path / "p") == before
 
 
 def test_a_store_whose_shards_two_blocks_would_share_is_refused_and_kept(

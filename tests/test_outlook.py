@@ -187,6 +187,34 @@ def test_settings_count(configuration: Path, capsys: pytest.CaptureFixture[str])
 
 
 @pytest.mark.usefixtures("made_up_rates", "certificate")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        pytest.param({"mask": "none.npy"}, "nothing would be predicted", id="mask of zeros"),
+        pytest.param(
+            {"mask": "ends.npy", "sections": [4, 8]}, "nothing would be predicted", id="mask of other sections"
+        ),
+        pytest.param({"mask": "ends.npy", "region": [[5, 6], [0, 5], [0, 5]]}, "that meets the region", id="both"),
+        pytest.param({"region": [[5, 5], [0, 5], [0, 5]]}, "[5, 5) along z holds no voxel", id="empty region"),
+    ],
+)
+def test_a_part_without_a_block_is_a_users_mistake(
+    change: dict[str, Any], message: str, configuration: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mask = np.zeros((12, 3, 3), np.uint8)
+    np.save("none.npy", mask)
+    mask[[0, -1]] = 1
+    np.save("ends.npy", mask)
+    settings = yaml.safe_load(configuration.read_text())
+    settings["volumes"]["rest"] |= change
+    # Blocks of a section each, so that the region has blocks of its own.
+    settings["predict"] = {"tile": [172, 140], "block_seconds": 0.03}
+    configuration.write_text(yaml.safe_dump(settings, sort_keys=False))
+    assert main(["plan", str(configuration), "--cores", "2"]) == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("made_up_rates", "certificate")
 def test_a_zarr_that_is_used_in_place_is_read_in_its_own_chunks(
     configuration: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

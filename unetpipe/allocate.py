@@ -228,7 +228,8 @@ def is_allocated(store: Path, plan: Plan, channels: int) -> bool:
         return False
     return (
         isinstance(group, dict)
-        and "ome" in group.get("attributes", {})
+        and isinstance(attributes := group.get("attributes"), dict)
+        and "ome" in attributes
         and array.dtype == np.uint8
         and array.fill_value == 0
         and array.shape == (channels, *plan.shape)

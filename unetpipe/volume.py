@@ -227,7 +227,8 @@ def open_array(address: str) -> zarr.Array[Any]:
     asked = f"the Zarr array {address} was to be read"
     try:
         return zarr.open_array(address, mode="r")
-    except (FileNotFoundError, ValueError, KeyError, TypeError, zarr.errors.BaseZarrError) as error:
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, zarr.errors.BaseZarrError) as error:
+        # What Zarr raises for metadata that are JSON, but not of an array, depends on what they are.
         raise UserError(
             asked, str(error) or type(error).__name__, "check the address; a Zarr array was expected"
         ) from error
