@@ -440,6 +440,17 @@ def _zarr_broken(folder: Path) -> str:
     return address
 
 
+def _zarr_list(folder: Path) -> str:
+    address = _zarr_array(3)(folder, _voxels("uint8"))
+    (Path(address) / "zarr.json").write_text("[]")
+    return address
+
+
+def _ome_odd_axes(folder: Path) -> str:
+    zarr.create_group(folder / "a.zarr", attributes={"ome": {"multiscales": [_multiscale("0") | {"axes": 3}]}})
+    return str(folder / "a.zarr")
+
+
 def _zarr_group(folder: Path) -> str:
     group = zarr.create_group(folder / "a.zarr")
     group.create_array("raw", shape=(3, 20, 30), dtype="uint8")
@@ -495,6 +506,8 @@ def _zarr_2d(folder: Path) -> str:
         pytest.param(_file("a.czi"), r"kind \.czi\n.*TIFF.*Zarr", id="other-format"),
         pytest.param(_zarr_folder, r"without zarr\.json.*it holds c\n.*OME-Zarr", id="zarr-no-metadata"),
         pytest.param(_zarr_broken, r"metadata cannot be read.*\n.*OME-Zarr", id="zarr-broken-metadata"),
+        pytest.param(_zarr_list, r"metadata cannot be read.*\n.*OME-Zarr", id="zarr-metadata-no-object"),
+        pytest.param(_ome_odd_axes, r"no OME-Zarr image; arrays in it: none", id="ome-zarr-odd-axes"),
         pytest.param(_zarr_group, r"no OME-Zarr image; arrays in it: raw", id="zarr-plain-group"),
         pytest.param(_zarr_empty_group, r"no OME-Zarr image; arrays in it: none", id="zarr-empty-group"),
         pytest.param(_ome_five_axes, r"axes \(t, c, z, y, x\)\n.*\(z, y, x\)", id="ome-zarr-five-axes"),

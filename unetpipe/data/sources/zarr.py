@@ -16,6 +16,10 @@ from unetpipe.data.sources.units import in_nm
 METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
 
 
+_OPENING_ERRORS = (*DECODING_ERRORS, AttributeError, zarr.errors.BaseZarrError)
+"""An AttributeError where the metadata are JSON, but no object."""
+
+
 class ZarrSource(Source):
     """A Zarr array, or the array of full resolution of an OME-Zarr 0.4 or 0.5 group; three axes (z, y, x).
 
@@ -30,7 +34,7 @@ class ZarrSource(Source):
     def __init__(self, address: str, folder: Path) -> None:
         try:
             found = zarr.open(folder, mode="r")
-        except (*DECODING_ERRORS, zarr.errors.BaseZarrError) as error:
+        except _OPENING_ERRORS as error:
             raise refusal(
                 address,
                 f"a folder whose Zarr metadata cannot be read ({str(error) or type(error).__name__})",
@@ -42,7 +46,7 @@ class ZarrSource(Source):
             folder = folder / name
             try:
                 found = zarr.open_array(folder, mode="r")
-            except (*DECODING_ERRORS, zarr.errors.BaseZarrError) as error:
+            except _OPENING_ERRORS as error:
                 raise refusal(
                     address,
                     f"its metadata name the array {name}, which cannot be read ({str(error) or type(error).__name__})",
@@ -107,6 +111,7 @@ def _full_resolution(address: str, group: "zarr.Group") -> tuple[str, VoxelSize 
         image = ome["multiscales"][0]
         level = image["datasets"][0]
         name = str(level["path"])
+        axes = [axis if isinstance(axis, Mapping) else {"name": axis} for axis in image.get("axes", "zyx")]
     except (KeyError, IndexError, TypeError):
         arrays = [name for name, _ in group.arrays()]
         raise refusal(
@@ -114,7 +119,6 @@ def _full_resolution(address: str, group: "zarr.Group") -> tuple[str, VoxelSize 
             f"a Zarr group that is no OME-Zarr image; arrays in it: {some(arrays) or 'none'}",
             "give the address of one of its arrays or images",
         ) from None
-    axes = [axis if isinstance(axis, Mapping) else {"name": axis} for axis in image.get("axes", "zyx")]
     names = [str(axis.get("name")) for axis in axes]
     if names != ["z", "y", "x"]:
         raise refusal(
