@@ -5,9 +5,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import crash
 import pytest
-from crash import Offence, Outcome, Unbroken, campaign, compare, prepare
+from crash import Outcome, campaign, compare, prepare
+from killing import Offence, Processes, Unbroken
 
 from unetpipe.files import read_json, write_json
 from unetpipe.progress import Record
@@ -105,7 +105,7 @@ def test_it_notices_a_driver_that_fails(unbroken: Unbroken, folder: Path, tmp_pa
     run = tmp_path / "run"
     shutil.copytree(folder / "unbroken-0", run)
     (run / "prediction" / "progress" / "key.json").unlink()
-    processes = crash.Processes(unbroken, run)
+    processes = Processes(unbroken, run)
     try:
         with pytest.raises(Offence, match="it ended with status 1"):
             processes.end()

@@ -33,10 +33,15 @@ def command(folder: Path, *arguments: str) -> list[str]:
     return [*start, "--cores", "2", *arguments]
 
 
+def importing(folder: Path) -> dict[str, str]:
+    """An environment in which every Python finds the modules in ``folder``, and those that it found before."""
+    path = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(path)}
+
+
 def watched(calls: Path) -> dict[str, str]:
     """An environment in which every Python notes in the file ``calls`` whom it calls on other machines."""
-    path = [str(ROOT / "tests" / "support" / "watched"), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return os.environ | {"PYTHONPATH": os.pathsep.join(path), "CALLS": str(calls)}
+    return importing(ROOT / "tests" / "support" / "watched") | {"CALLS": str(calls)}
 
 
 def call(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":

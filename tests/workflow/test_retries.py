@@ -1,12 +1,11 @@
 """A job that fails is tried again where that can help: on the nodes of a cluster, whose walltime and memory end."""
 
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
-from running import ROOT, command, write
+from running import ROOT, command, importing, write
 
 from unetpipe.config import Engine
 
@@ -36,7 +35,7 @@ def test_a_prediction_that_fails_is_tried_again_on_a_cluster_alone(
             tmp_path, *configuration, *where, "--allowed-rules", "predict",
             "--", "results/small/predictions/test/job-0.json",
         ),
-        env=os.environ | {"PYTHONPATH": str(ROOT / "tests" / "support")},
+        env=importing(ROOT / "tests" / "support"),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
