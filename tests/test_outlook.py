@@ -128,6 +128,27 @@ def test_a_network_that_is_not_written_in_bytes_stands_in_with_the_next_precisio
     assert capsys.readouterr().out.startswith("run small: no engine yet; openvino in fp32 with random weights")
 
 
+@pytest.mark.parametrize("precision", ["fp32", "auto"])
+def test_an_engine_that_cannot_run_here_says_where_to_plan(
+    precision: str, configuration: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("tensorrt_rtx", reason="the package tensorrt-rtx is not installed")
+    monkeypatch.setattr("unetpipe.engines.tensorrt.gpu", lambda: None)
+    changes = {
+        "network": {"width": 2, "depth": 1},
+        "engine": {"backend": "tensorrt_rtx", "precision": precision, "compute_capabilities": ["8.6"]},
+    }
+    configuration.write_text(yaml.safe_dump(SETTINGS | changes, sort_keys=False))
+    assert main(["plan", str(configuration), "--cores", "1"]) == 1
+    printed, told = capsys.readouterr()
+    assert printed == ""
+    assert "found: no NVIDIA GPU with its driver is visible\n" in told
+    assert "to do: plan on the machine that will predict\n" in told
+    assert "Traceback" not in told
+    # Nothing is left behind.
+    assert [path.name for path in configuration.parent.iterdir()] == ["c.yaml"]
+
+
 def ingested(configuration: Path, make_volume: Any, name: str, sections: int) -> Path:
     """A volume as ingest leaves it, of the shape in the settings."""
     image = np.random.default_rng(sections).integers(0, 255, (sections, 130, 100), np.uint8)

@@ -14,11 +14,11 @@ import numpy as np
 
 from unetpipe import measure
 from unetpipe.allocate import read_plan
-from unetpipe.config import PHANTOM, Settings
+from unetpipe.config import PHANTOM, Engine, Settings
 from unetpipe.data.sources import open_source
 from unetpipe.data.sources.zarr import ZarrSource
 from unetpipe.engines import device_class, onnx_file
-from unetpipe.engines.select import ENGINE, Networks, backend, read_build
+from unetpipe.engines.select import ENGINE, Networks, backend, ladder, read_build
 from unetpipe.errors import UserError
 from unetpipe.files import digest, write_json
 from unetpipe.forecast import Stored, amount, duration, forecast, told
@@ -167,8 +167,22 @@ def _engine(settings: Settings) -> Iterator[_Engine]:
         what = f"{proof['backend']} in {proof['precision']} on {proof['device']}"
         yield _Engine(folder, proof, f"its engine is there, {what}")
         return
+    _refuse_what_cannot_run(settings.engine)
     with tempfile.TemporaryDirectory(prefix="unetpipe-plan-") as place:
         yield _stand_in(settings, Path(place))
+
+
+def _refuse_what_cannot_run(asked: Engine) -> None:
+    """UserError if the library that is asked for can build here and not run: before anything is built."""
+    if asked.backend == "auto":
+        # It takes what can run.
+        return
+    library = backend(asked.backend, asked.compute_capabilities)
+    built = next((precision for precision in ladder(asked) if library.unavailable("build", precision) is None), None)
+    if built is not None and (reason := library.unavailable("run", built)):
+        raise UserError(
+            "an engine was to be measured, to plan predictions", reason, "plan on the machine that will predict"
+        )
 
 
 def _stand_in(settings: Settings, folder: Path) -> _Engine:
@@ -202,11 +216,6 @@ def _stand_in(settings: Settings, folder: Path) -> _Engine:
     )
     place = folder / built["folder"]
     facts = read_build(place)
-    library = backend(facts["backend"], facts["capabilities"] or ())
-    if reason := library.unavailable("run", facts["precision"]):
-        raise UserError(
-            "an engine was to be measured, to plan predictions", reason, "plan on the machine that will predict"
-        )
     facts |= {"engine_digest": digest(place / ENGINE), "device_class": device_class(facts["backend"])}
     why = f"no engine yet; {facts['backend']} in {facts['precision']} with random weights stands in"
     return _Engine(place, facts, why)
