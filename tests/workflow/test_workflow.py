@@ -54,6 +54,42 @@ def test_a_second_run_has_nothing_to_do(small_run: Path) -> None:
     assert "Nothing to be done" in result.stdout
 
 
+def test_every_file_that_a_job_makes_is_asked_for_but_the_phantom(tmp_path: Path, settings: dict[str, Any]) -> None:
+    # What is not asked for is not missed once what is made from it is there. The phantom is a source, as others' files.
+    del settings["engine"]  # so that there are lower precisions
+    shown = call(tmp_path, "--dry-run", "--configfile", write(tmp_path, settings)).stdout
+    made = {path for paths in re.findall(r"^    output: (.*)$", shown, re.MULTILINE) for path in paths.split(", ")}
+    (asked,) = re.findall(r"^(?:local)?rule all:\n    input: (.*)$", shown, re.MULTILINE)
+    assert made - set(asked.split(", ")) == {f"results/small/phantom/{name}.tif" for name in ("image", "labels")}
+
+
+@pytest.mark.parametrize(
+    ("gone", "again"),
+    [
+        pytest.param(
+            ["predictions/test/allocated.json", "predictions/test/probability.zarr"],
+            {"allocate": 1, "predict": 1, "evaluate": 1, "report": 1, "all": 1},
+            id="a plan and its store",
+        ),
+        pytest.param(
+            ["engine/auto-fp32/candidates.json"],
+            {"build_engine": 1, "certify": 1, "allocate": 2, "predict": 2, "evaluate": 2, "report": 1, "all": 1},
+            id="the engines that were built",
+        ),
+    ],
+)
+def test_what_is_deleted_is_made_again(gone: list[str], again: dict[str, int], small_run: Path, tmp_path: Path) -> None:
+    finished = small_run / "results" / "small"
+    for path in gone:
+        (finished / path).rename(tmp_path / Path(path).name)
+    try:
+        result = call(small_run, "--dry-run", "--configfile", str(small_run / "c.yaml"))
+    finally:
+        for path in gone:
+            (tmp_path / Path(path).name).rename(finished / path)
+    assert jobs(result.stdout) == again
+
+
 def test_a_new_volume_runs_its_own_jobs_alone(small_run: Path, settings: dict[str, Any]) -> None:
     rng = np.random.default_rng(1)
     tifffile.imwrite(small_run / "new.tif", rng.integers(0, 255, (4, 80, 90), np.uint8), photometric="minisblack")
