@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from unetpipe.ablation import plan
+from unetpipe.cli import main
 from unetpipe.errors import SettingsError
 
 ROOT = Path(__file__).parents[1]
@@ -106,6 +107,15 @@ def test_datasets_whose_folder_is_not_told_are_left_out(settings: dict[str, Any]
     del settings["datasets"]["first"]
     with pytest.raises(SettingsError, match="data_dir"):
         plan(settings, "c.yaml")
+
+
+def test_check_knows_them(settings: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings["datasets"]["second"]["settings"]["volumes"]["test"]["image"] = "{data_dir}/image.tif"
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(settings))
+    assert main(["check", str(tmp_path / "c.yaml")]) == 0
+    told = capsys.readouterr().out
+    assert "4 runs can be used" in told
+    assert "second" in told
 
 
 def test_the_one_that_comes_along_is_whole(isbi_dir: Path) -> None:

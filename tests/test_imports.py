@@ -104,7 +104,7 @@ MAY_IMPORT = {
     "repair": {"volume", "progress", "engines", "compute", "predict", "fsck", "handover"},
     "status": {"progress", "report", "volume", "handover"},
     "preview": {"config", "combinations", "volume", "allocate", "predict", "handover"},
-    "cli": {"preview", "outlook", "config", "parse", "check", "status", "fsck", "repair"},
+    "cli": {"ablation", "preview", "outlook", "config", "parse", "check", "status", "fsck", "repair"},
     "__main__": {"cli"},
 }
 FOR_ALL = {"errors", "files", "grid", "memory", "progress_bar"}
