@@ -153,6 +153,7 @@ def test_metadata_that_are_json_and_nothing_else_are_put_in_place(
         pytest.param({"volume": {"mean": [1.0] * 10}}, "input.mean: was", id="normalisation"),
         pytest.param({"settings": {"tile": [1, 104, 104]}}, "plan.tile: was", id="tile"),
         pytest.param({"settings": {"batch": 2}}, "plan.batch: was", id="batch"),
+        pytest.param({"settings": {"mirror": ["y", "x"]}}, r'mirror: was null, is \["y", "x"\]', id="mirror images"),
         pytest.param({"settings": {"classes": ["inside", "membrane"]}}, "classes: was", id="order of classes"),
     ],
 )
@@ -241,10 +242,13 @@ def test_a_restart_plans_anew(make_volume: Any, certificate: Path, tmp_path: Pat
 def test_the_engine_is_measured_as_it_will_predict(volume: Path, certificate: Path, tmp_path: Path) -> None:
     bench = Bench()
     run(volume, certificate, tmp_path / "p", workers=2, cores=5, measuring=bench.measuring)
-    assert bench.asked == [(certificate.parent, "some processor", 2, 2)]
+    assert bench.asked == [(certificate.parent, "some processor", 2, 2, ())]
     bench = Bench()
     run(volume, certificate, tmp_path / "q", cores=3, measuring=bench.measuring)
-    assert bench.asked == [(certificate.parent, "some processor", 3, 1)]
+    assert bench.asked == [(certificate.parent, "some processor", 3, 1, ())]
+    bench = Bench()
+    run(volume, certificate, tmp_path / "r", mirror=["x"], measuring=bench.measuring)
+    assert bench.asked == [(certificate.parent, "some processor", 1, 1, ["x"])]
 
 
 def test_what_to_expect_is_told(volume: Path, certificate: Path, tmp_path: Path) -> None:
@@ -259,6 +263,37 @@ def test_what_to_expect_is_told(volume: Path, certificate: Path, tmp_path: Path)
     assert predicted["memory_mb_per_worker"] > 150
     assert predicted["basis"]["host"] == "some-node"
     assert predicted["basis"]["measured"] == "2026-01-02 03:04:05+0000"
+
+
+def test_mirror_images_cost_what_they_were_measured_to_cost(volume: Path, certificate: Path, tmp_path: Path) -> None:
+    plain = run(volume, certificate, tmp_path / "p", tile=[1, 84, 84])["predicted"]
+    mirrored = run(volume, certificate, tmp_path / "q", tile=[1, 84, 84], mirror=["y", "x"])["predicted"]
+    assert (plain["mirror"], mirrored["mirror"]) == ([], ["y", "x"])
+    assert mirrored["tiles"] == plain["tiles"]
+    work, once = (found["seconds"] - found["start_seconds"] for found in (mirrored, plain))
+    assert work == pytest.approx(4 * once, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    "axes", [pytest.param([], id="none"), pytest.param(["x"], id="fewer"), pytest.param(["z", "y", "x"], id="more")]
+)
+def test_other_mirror_images_are_refused_before_anything_is_measured_and_restarted_with_a_new_plan(
+    axes: list[str], make_volume: Any, certificate: Path, tmp_path: Path
+) -> None:
+    volume = make_volume(np.zeros((9, 600, 500), np.uint8))
+    before = run(volume, certificate, tmp_path / "p", mirror=["y", "x"], cores=1)
+    assert before["key"]["mirror"] == ["y", "x"]
+    assert run(volume, certificate, tmp_path / "p", mirror=["y", "x"], cores=2)["plan"] == before["plan"]
+    bench = Bench()
+    with pytest.raises(UserError, match=r'mirror: was \["y", "x"\], is '):
+        run(volume, certificate, tmp_path / "p", mirror=axes, measuring=bench.measuring)
+    assert bench.measured == []
+    again = run(volume, certificate, tmp_path / "p", mirror=axes, cores=2, on_change="restart")
+    fresh = run(volume, certificate, tmp_path / "q", mirror=axes, cores=2)
+    assert again["plan"] == fresh["plan"] != before["plan"]
+    assert again["key"] == fresh["key"]
+    # Without mirror images, a key is what it was before there were any.
+    assert ("mirror" in fresh["key"]) == bool(axes)
 
 
 def test_files_are_those_that_will_be_there(volume: Path, certificate: Path, tmp_path: Path) -> None:

@@ -283,6 +283,16 @@ def test_a_model_decides_what_a_tile_is(good: Data, tmp_path: Path) -> None:
     assert "near sizes that it can take are [13, 44, 44] and [13, 44, 46]" in _problems(good)["predict.tile"]
 
 
+def test_a_model_decides_along_which_axes_it_is_mirrored(good: Data, tmp_path: Path) -> None:
+    good["predict"] = {"mirror": ["z", "x"]}
+    assert "z is for 3D networks" in _problems(good)["predict.mirror"]
+    good["model"] = _checkpoint(tmp_path / "c.safetensors", network=Network(depth=1).model_dump(mode="json"))
+    assert "z is for 3D networks" in _problems(good)["predict.mirror"]
+    network = Network(depth=1, kernel=(3, 3, 3))
+    good["model"] = _checkpoint(tmp_path / "c.safetensors", network=network.model_dump(mode="json"))
+    assert check(good, "config.yaml").predict.mirror_axes == ["z", "x"]
+
+
 @pytest.mark.parametrize("kernel", [[], [(1, 3, 3)] * 2], ids=["none", "too few"])
 def test_kernels_that_make_no_network_are_named(good: Data, tmp_path: Path, kernel: list[Any]) -> None:
     good["network"] = {"kernel": kernel}

@@ -22,7 +22,7 @@ from predicting import GEOMETRY, TILE
 
 from unetpipe import compute
 from unetpipe.compute import Device, ReadError, Task, compute_block, write_durably
-from unetpipe.engines import Engine, load_engine
+from unetpipe.engines import Engine, load_engine, mirrored
 from unetpipe.errors import UserError
 from unetpipe.grid import Block, Plan
 from unetpipe.progress import Record
@@ -87,12 +87,15 @@ def patched() -> NDArray[np.float32]:
     return image
 
 
-def test_constant_tiles_equal_computed_ones(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("mirror", ["", "yx"])
+def test_constant_tiles_equal_computed_ones(mirror: str, certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan, image = plan_of((6, 150, 140)), patched()
 
     def predict() -> NDArray[np.uint8]:
         device = Device(
-            lambda batch: load_engine(certificate.parent, tile=TILE, batch=batch, threads=1), plan.batch, classes=3
+            lambda batch: mirrored(load_engine(certificate.parent, tile=TILE, batch=batch, threads=1), mirror),
+            plan.batch,
+            classes=3,
         )
         return whole(device, image, plan, classes=3)
 

@@ -136,6 +136,12 @@ def test_the_example_of_the_readme_can_be_used() -> None:
         pytest.param("phantom", {"fold": 3, "missing": 3}, "phantom.fold", "is the missing one", id="fold missing"),
         pytest.param("augment.tile", [300, 301], "augment.tile", "can take are [300, 300]", id="tile"),
         pytest.param("predict.tile", [31, 31], "predict.tile", "cannot take [31, 31]", id="tile of prediction"),
+        pytest.param("predict.mirror", ["z"], "predict.mirror", "z is for 3D networks; this one sees a single section",
+                     id="mirrored along z in 2D"),
+        pytest.param("predict.mirror", ["y", "y"], "predict.mirror", "names an axis twice", id="mirrored twice"),
+        pytest.param("predict.mirror", "all", "predict.mirror", "'none'; found 'all'", id="mirrored somehow"),
+        pytest.param("predict.mirror", [], "predict.mirror", "at least 1 item", id="mirrored along no axis"),
+        pytest.param("predict.mirror", ["t"], "predict.mirror.0", "'z', 'y' or 'x'", id="mirrored along no known axis"),
         pytest.param("network.kernel", [1, 3], "network.kernel.2", "is required", id="kernel of two axes"),
         pytest.param("network.kernel", [1, 4, 3], "network.kernel", "even along an axis", id="even kernel"),
         pytest.param("network.kernel", [[1, 3, 3]] * 4, "network.kernel", "list of 4; a network of depth 4 needs 5",
@@ -236,6 +242,25 @@ def test_a_tile_is_that_of_the_network(network: dict[str, Any], tile: list[int],
     settings = parse(of_network(network, augment={"tile": tile}, predict={"tile": tile}), "try.yaml")
     assert settings.predict.tile is not None
     assert settings.network.tile(settings.augment.tile) == settings.network.tile(settings.predict.tile) == full
+
+
+@pytest.mark.parametrize(
+    ("network", "mirror", "axes"),
+    [
+        pytest.param({}, "none", [], id="not"),
+        pytest.param({}, ["x", "y"], ["y", "x"], id="2D"),
+        pytest.param({"sections": 5}, ["x"], ["x"], id="2.5D"),
+        pytest.param(DEEP, ["x", "z", "y"], ["z", "y", "x"], id="3D"),
+    ],
+)
+def test_axes_have_one_order(network: dict[str, Any], mirror: Any, axes: list[str]) -> None:
+    tile = {"augment": {"tile": [18, 44, 48]}} if network is DEEP else {}
+    assert parse(of_network(network, predict={"mirror": mirror}, **tile), "try.yaml").predict.mirror_axes == axes
+
+
+def test_sections_that_are_channels_are_not_turned_round() -> None:
+    found = problems(of_network({"sections": 5}, predict={"mirror": ["z", "x"]}))
+    assert "this one sees 5 sections, in their order, and can be mirrored along y and x" in found["predict.mirror"]
 
 
 def test_the_near_tile_sizes_of_a_3d_network_are_legal() -> None:

@@ -79,6 +79,23 @@ def test_a_volume_of_many_terabytes_is_forecast_at_once() -> None:
     assert text["time"].split(":")[0].endswith("days")
 
 
+def test_mirror_images_are_told() -> None:
+    geometry = Network(depth=2).geometry
+    call = Call((1, 84, 84), 2)
+    plan = Plan((4, 88, 88), call.tile, (4, 44, 44), (4, 44, 44), 2, geometry)
+    plain, mirrored = (
+        forecast(Layout(plan, made_up(call, mirror=axes), Limits(1, 1e5, 60, 2)), Stored(plan.shape, plan.chunk, 1), 4)
+        for axes in ((), ("y", "x"))
+    )
+    assert (plain["mirror"], mirrored["mirror"]) == ([], ["y", "x"])
+    assert told(plan, mirrored)["tiles"].endswith(", 2 a call, in 4 mirror images (along y, x)")
+    assert " s a call of 2 x 1 x 84 x 84, in 4 mirror images (along y, x), " in told(plan, mirrored)["basis"]
+    assert "mirror" not in str(told(plan, plain))
+    # As an earlier version wrote it.
+    del plain["mirror"]
+    assert "mirror" not in str(told(plan, plain))
+
+
 @pytest.mark.parametrize(("wanted", "turns"), [(1, 1), (3, 1), (4, 1), (5, 2), (36, 9)])
 def test_few_blocks_take_as_long_as_whoever_has_most_of_them(wanted: int, turns: int) -> None:
     call = Call((1, 112, 112), 1)

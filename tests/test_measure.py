@@ -66,6 +66,20 @@ def test_calls_are_measured_side_by_side_and_only_once(engine: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_rates")
+def test_mirror_images_are_measured_with_the_tile(engine: Path) -> None:
+    here = device_class("openvino")
+    found = {}
+    for mirror in ("", "yx"):
+        with measuring(engine, here, 1, 1, tuple(mirror)) as measure:
+            found[mirror] = measure(LARGE)
+    assert found["yx"].mirror == ("y", "x")
+    # Four times the calls; the least of them is a whole one more.
+    assert found["yx"].seconds_per_call > 1.5 * found[""].seconds_per_call
+    with measuring(engine, here, 1, 1) as measure:
+        assert measure(LARGE) == found[""]
+
+
+@pytest.mark.usefixtures("no_rates")
 def test_what_cannot_be_measured_says_why_and_what_can_still_is(engine: Path) -> None:
     with measuring(engine, device_class("openvino"), 1, 1) as measure:
         with pytest.raises(UserError, match="openvino"):
@@ -126,6 +140,7 @@ def test_a_rate_is_found_again(tmp_path: Path) -> None:
         pytest.param({"call": replace(SMALL, tile=(1, 64, 68))}, id="tile"),
         pytest.param({"workers": 3}, id="workers"),
         pytest.param({"threads": 2}, id="threads"),
+        pytest.param({"mirror": ("y", "x")}, id="mirror images"),
     ],
 )
 def test_a_rate_is_that_of_its_engine_device_and_call_alone(other: dict[str, Any], tmp_path: Path) -> None:
@@ -137,6 +152,24 @@ def test_a_rate_is_that_of_its_engine_device_and_call_alone(other: dict[str, Any
 
     assert find(**asked) is not None
     assert find(**(asked | other)) is None
+
+
+def test_a_rate_with_mirror_images_is_that_of_its_axes_alone(tmp_path: Path) -> None:
+    rates = Rates(tmp_path, "e", DEVICE)
+    kept = [made_up(SMALL), made_up(SMALL, mirror=("x",)), made_up(SMALL, mirror=("y", "x"))]
+    for rate in kept:
+        rates.add(rate)
+    assert [rates.find(SMALL, 1, 1, rate.mirror) for rate in kept] == kept
+    assert rates.find(SMALL, 1, 1, ["x"]) == kept[1]
+    assert rates.find(SMALL, 1, 1, ("y",)) is None
+
+
+def test_rates_of_a_version_without_mirror_images_are_found(tmp_path: Path) -> None:
+    Rates(tmp_path, "e", DEVICE).add(made_up(SMALL))
+    (entry,) = read_json(tmp_path / RATES)
+    write_json(tmp_path / RATES, [{name: value for name, value in entry.items() if name != "mirror"}])
+    assert Rates(tmp_path, "e", DEVICE).find(SMALL, 1, 1) == made_up(SMALL)
+    assert Rates(tmp_path, "e", DEVICE).find(SMALL, 1, 1, ("x",)) is None
 
 
 def test_rates_of_an_engine_that_is_gone_go_and_those_of_other_devices_stay(tmp_path: Path) -> None:

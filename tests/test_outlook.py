@@ -180,6 +180,22 @@ def test_what_is_told_is_what_allocate_plans(
 
 
 @pytest.mark.usefixtures("made_up_rates")
+def test_a_plan_with_other_mirror_images_is_not_the_one_that_is_there(
+    configuration: Path, certificate: Path, make_volume: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    volume = ingested(configuration, make_volume, "rest", 12)
+    plain = allocated(certificate, volume)
+    configuration.write_text(yaml.safe_dump({**SETTINGS, "predict": {"mirror": ["x", "y"]}}, sort_keys=False))
+    assert main(["plan", str(configuration), "--cores", "2"]) == 0
+    printed = parts(capsys.readouterr().out)["rest"]
+    assert printed["tiles"].endswith("in 4 mirror images (along y, x)")
+    planned = allocated(certificate, volume, mirror=["y", "x"], on_change="restart")
+    assert printed == told(read_plan(planned), planned["predicted"]) != told(read_plan(plain), plain["predicted"])
+    assert main(["plan", str(configuration), "--cores", "1"]) == 0
+    assert parts(capsys.readouterr().out)["rest"] == printed
+
+
+@pytest.mark.usefixtures("made_up_rates")
 def test_what_is_done_is_told(
     configuration: Path, certificate: Path, make_volume: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

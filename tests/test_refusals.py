@@ -29,11 +29,13 @@ class Inputs:
     volume: Path
     certificate: Path
     tile: tuple[int, int, int] = (1, 64, 64)
+    mirror: tuple[str, ...] = ()
 
     def allocate(self, folder: Path, on_change: str = "refuse") -> Path:
         allocate(
             self.volume, self.certificate, folder / "allocated.json",
             classes=list(predicting.CLASSES), tile=list(self.tile), batch=2, on_change=on_change,
+            mirror=self.mirror,
         )  # fmt: skip
         return folder / "allocated.json"
 
@@ -73,6 +75,10 @@ def another_tile(inputs: Inputs, folder: Path) -> Inputs:
     return replace(inputs, tile=(1, 84, 68))
 
 
+def mirror_images(inputs: Inputs, folder: Path) -> Inputs:
+    return replace(inputs, mirror=("y", "x"))
+
+
 def another_device_class(inputs: Inputs, folder: Path) -> Inputs:
     other = Path(shutil.copytree(inputs.certificate.parent, folder)) / "certificate.json"
     write_json(other, read_json(inputs.certificate) | {"device_class": {"processor": "another"}})
@@ -94,6 +100,7 @@ def all_of(folder: Path) -> dict[str, tuple[int, int, bytes | None]]:
 CHANGES: dict[str, tuple[Callable[[Inputs, Path], Inputs], str]] = {
     "new weights": (new_weights, r"\n    engine: was \"[0-9a-f]{64}\", is \"[0-9a-f]{64}\"\n"),
     "another tile": (another_tile, r"\n    plan\.tile: was \[1, 64, 64\], is \[1, 84, 68\]\n"),
+    "mirror images": (mirror_images, r"\n    mirror: was null, is \[\"y\", \"x\"\]\n"),
     "another device class": (another_device_class, r"\n    device_class\.processor: was .*, is \"another\""),
     "a changed input file": (
         a_changed_input_file,

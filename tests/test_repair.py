@@ -134,6 +134,21 @@ def test_a_shard_is_repaired_as_often_as_it_breaks(unbroken: Unbroken, predictio
     assert files(prediction) == unbroken.files
 
 
+def test_a_mirrored_prediction_is_repaired_as_it_was_predicted(unbroken: Unbroken, prediction: Path) -> None:
+    description = read_json(prediction / "allocated.json")
+    description["key"]["mirror"] = ["y", "x"]
+    write_json(prediction / "allocated.json", description)
+    shutil.rmtree(prediction / "progress")
+    Record.open(prediction / "progress", description["key"], "refuse", "it")
+    finish()
+    mirrored = files(prediction)
+    name = next(iter(blocks()))
+    assert shard(prediction, name).read_bytes() != shard(unbroken.folder / PREDICTION, name).read_bytes()
+    flip(shard(prediction, name), random.Random(0))
+    assert mend(prediction).faults == []
+    assert files(prediction) == mirrored
+
+
 def test_unfinished_blocks_stay_unfinished(prediction: Path) -> None:
     names = list(blocks())[5:25]
     forget(prediction, *names)

@@ -4,7 +4,7 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 
 _DEFAULTS = config.Predict()
 
+_NOT_IN_EVERY_KEY = {"mirror"}
+"""Names of a key that is compared before there is a plan, which it has only where they are set."""
+
 
 def allocate(
     volume: Path,
@@ -40,6 +43,7 @@ def allocate(
     on_change: Literal["refuse", "restart"],
     region: list[list[int]] | None = None,
     mask: str | None = None,
+    mirror: Sequence[str] = (),
     most_batch: int = config.Engine().max_batch,
     workers: int | None = _DEFAULTS.workers,
     memory_mb: int = _DEFAULTS.memory_mb,
@@ -67,6 +71,9 @@ def allocate(
     region, mask:
         Which blocks are wanted (:mod:`unetpipe.selection`): ``[[z0, z1], [y0, y1], [x0, x1]]``, and the address of a
         mask.
+    mirror:
+        Axes along which each tile is mirrored as well, z before y before x: a probability is the mean of the answers to
+        all mirror images (:mod:`unetpipe.engines.mirrored`).
     workers, memory_mb, block_seconds:
         As in the settings ``predict``.
     cores:
@@ -97,11 +104,13 @@ def allocate(
         "classes": classes,
         "version": unetpipe.__version__,
     }
+    if mirror:
+        others["mirror"] = list(mirror)
     fixed = {name: value for name, value in (("tile", tile), ("batch", batch)) if value is not None}
     count, threads = measure.split_cores(workers, cores)
     limits = Limits(count, memory_mb, block_seconds, len(classes))
     kept = _kept_plan(Record(folder / "progress"), others, fixed, on_change, what)
-    with measure.measuring(certificate.parent, proof["device_class"], count, threads) as rate_of:
+    with measure.measuring(certificate.parent, proof["device_class"], count, threads, mirror) as rate_of:
         if kept is None:
             layout = choose(
                 source.shape, geometry, tile=tile, batch=batch, most_batch=most_batch, limits=limits, measure=rate_of
@@ -179,11 +188,12 @@ def _kept_plan(
         return None
     wanted = json.loads(json.dumps({**others, "plan": {**old["plan"], **fixed}}))
     # Which blocks are wanted depends on the plan: that is compared later.
-    parts = {name: value for name, value in old.items() if name in wanted}
+    parts = {name: value for name, value in old.items() if name in wanted or name in _NOT_IN_EVERY_KEY}
     if parts == wanted:
         return read_plan(old)
     if on_change == "refuse":
-        Record.open(record.folder, {**old, **wanted}, on_change, what)
+        rest = {name: value for name, value in old.items() if name not in _NOT_IN_EVERY_KEY}
+        Record.open(record.folder, {**rest, **wanted}, on_change, what)
     return None
 
 
@@ -193,6 +203,11 @@ def read_plan(allocated: dict[str, Any]) -> Plan:
     geometry = Geometry.of(plan["geometry"])
     shapes = {name: triple(plan[name]) for name in ("shape", "tile", "block", "chunk")}
     return Plan(**shapes, batch=plan["batch"], geometry=geometry)
+
+
+def read_mirror(allocated: Mapping[str, Any]) -> tuple[str, ...]:
+    """The axes, in ``allocated.json``, along which each tile is mirrored as well."""
+    return tuple(allocated["key"].get("mirror", ()))
 
 
 def _put_in_place(new: Path, store: Path, *, keep_shards: bool) -> None:

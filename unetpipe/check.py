@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from unetpipe.combinations import network_problems, region_problems, tile_problems
+from unetpipe.combinations import mirror_problems, network_problems, region_problems, tile_problems
 from unetpipe.config import PHANTOM, Network, Problem, Settings
 from unetpipe.data.fit import Facts, misfits
 from unetpipe.data.sources import missing, open_source
@@ -36,8 +36,9 @@ def check(data: Mapping[str, Any], source: str) -> Settings:
     SettingsError
         With all problems: those of :func:`unetpipe.parse.parse`; files that are missing or cannot be read; sections
         or a region outside the image; labels of another shape; images that are too small; grey values without a range;
-        a checkpoint with other classes or another network; tiles that a model cannot take; volumes whose voxels have
-        another size along y and x than those from which the network learns.
+        a checkpoint with other classes or another network; tiles that a model cannot take, or axes along which it
+        cannot be mirrored; volumes whose voxels have another size along y and x than those from which the network
+        learns.
     """
     settings = parse(data, source, further=_file_problems)
     network, _, _ = _checkpoint_problems(settings)
@@ -47,7 +48,7 @@ def check(data: Mapping[str, Any], source: str) -> Settings:
 def _file_problems(settings: Settings) -> list[Problem]:
     network, learnt, problems = _checkpoint_problems(settings)
     if settings.model is not None and not problems:
-        problems += tile_problems(settings, network)
+        problems += tile_problems(settings, network) + mirror_problems(settings, network)
     geometry = None if network_problems(network) else network.geometry
     sizes: dict[str, PixelSize | None] = {}
     for name in settings.volumes:

@@ -19,7 +19,7 @@ def combinations(settings: Settings) -> list[Problem]:
     problems += of_network
     # A model brings its own network, which the settings do not show.
     if not of_network and settings.model is None:
-        problems += tile_problems(settings, settings.network)
+        problems += tile_problems(settings, settings.network) + mirror_problems(settings, settings.network)
     problems += _address_problems(settings)
     trains = settings.named("train")
     if settings.model is None and not trains:
@@ -216,3 +216,14 @@ def tile_problems(settings: Settings, network: Network) -> list[Problem]:
         near = " and ".join(dict.fromkeys(str(size[3 - net.dimensions :]) for size in (smaller, larger)))
         problems.append((path, f"the network cannot take {list(voxels)}: near sizes that it can take are {near}"))
     return problems
+
+
+def mirror_problems(settings: Settings, network: Network) -> list[Problem]:
+    """Axes along which ``network`` cannot be mirrored, or not twice."""
+    axes, asked = settings.predict.mirror_axes, settings.predict.mirror
+    if axes and len(asked) > len(axes):
+        return [("predict.mirror", f"{asked} names an axis twice")]
+    if "z" not in axes or network.geometry.dimensions == 3:
+        return []
+    seen = "a single section" if network.sections == 1 else f"{network.sections} sections, in their order"
+    return [("predict.mirror", f"z is for 3D networks; this one sees {seen}, and can be mirrored along y and x")]

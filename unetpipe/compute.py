@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from zarr.core.buffer import Buffer, cpu
 from zarr.storage import MemoryStore
 
-from unetpipe.allocate import read_plan
-from unetpipe.engines import Engine, load_engine
+from unetpipe.allocate import read_mirror, read_plan
+from unetpipe.engines import Engine, load_engine, mirrored
 from unetpipe.errors import UserError
 from unetpipe.files import read_json, sync_folder
 from unetpipe.grid import Block, Plan, Region, Shape
@@ -271,6 +271,7 @@ class _Place:
     probability: zarr.Array[Any]
     metadata: dict[str, Any]
     classes: int
+    mirror: tuple[str, ...]
     record: Record
 
     def read(self, block: Block) -> NDArray[np.float32]:
@@ -333,6 +334,7 @@ def _open(allocated: Path) -> _Place:
         probability=probability,
         metadata=read_json(Path(address, "zarr.json")),
         classes=len(description["classes"]),
+        mirror=read_mirror(description),
         record=Record(allocated.parent / "progress"),
     )
 
@@ -340,12 +342,15 @@ def _open(allocated: Path) -> _Place:
 def _device(task: Task) -> Device:
     place = _place(task.allocated)
     with _opening:
-        return _engine(task.engine, place.plan.tile, place.plan.batch, task.threads, place.classes)
+        return _engine(task.engine, place.plan.tile, place.plan.batch, task.threads, place.classes, place.mirror)
 
 
 @functools.lru_cache(maxsize=1)
-def _engine(folder: Path, tile: Shape, batch: int, threads: int, classes: int) -> Device:
-    return Device(lambda batch: load_engine(folder, tile=tile, batch=batch, threads=threads), batch, classes)
+def _engine(folder: Path, tile: Shape, batch: int, threads: int, classes: int, mirror: tuple[str, ...]) -> Device:
+    def load(batch: int) -> Engine:
+        return mirrored(load_engine(folder, tile=tile, batch=batch, threads=threads), mirror)
+
+    return Device(load, batch, classes)
 
 
 def write_durably(path: Path, shard: bytes) -> None:

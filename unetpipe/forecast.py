@@ -46,6 +46,7 @@ def forecast(layout: Layout, image: Stored, wanted: int) -> dict[str, Any]:
         "voxels_per_second": round(layout.voxels_per_second),
         "kept_fraction": plan.kept_fraction,
         "tiles": round(part * layout.tiles),
+        "mirror": list(rate.mirror),
         "blocks": wanted,
         "bytes_read": round(part * bytes_read(plan, image)),
         "bytes_written": round(part * layout.limits.classes * math.prod(plan.shape)),
@@ -74,6 +75,9 @@ def told(plan: Plan, predicted: Mapping[str, Any]) -> dict[str, str]:
     blocks = math.prod(plan.block_counts)
     part = "" if predicted["blocks"] == blocks else f" of {blocks}, the others are not wanted"
     together = f", {plan.batch} a call" if plan.batch > 1 else ""
+    # An earlier version did not mirror.
+    mirror = predicted.get("mirror", [])
+    images = f", in {2 ** len(mirror)} mirror images (along {', '.join(mirror)})" if mirror else ""
     work = predicted["seconds"] - predicted["start_seconds"]
     kept = f"keep {size(plan.kept)} ({100 * plan.kept_fraction:.0f} %)"
     workers = f"{basis['workers']} workers of {basis['threads']} threads"
@@ -84,14 +88,14 @@ def told(plan: Plan, predicted: Mapping[str, Any]) -> dict[str, str]:
     ]
     return {
         "voxels": f"{size(plan.shape)} (z, y, x)",
-        "tiles": f"{predicted['tiles']:,} of {size(plan.tile)} that {kept}{together}",
+        "tiles": f"{predicted['tiles']:,} of {size(plan.tile)} that {kept}{together}{images}",
         "blocks": f"{predicted['blocks']:,}{part}, each a shard of {size(plan.block)}, chunks {size(plan.chunk)}",
         "reads": f"{amount(predicted['bytes_read'])} of decoded chunks, borders included",
         "writes": f"{amount(predicted['bytes_written'])} before compression, {predicted['files']:,} files",
         "memory": f"{predicted['memory_mb_per_worker']:,} MB for each of {basis['workers']} workers",
         "time": f"{duration(predicted['seconds'])}: {', '.join(parts)}",
-        "basis": f"{basis['seconds_per_call']:.3g} s a call of {basis['batch']} x {size(basis['tile'])}, {workers}, "
-        f"{basis['library']} on {basis['host']}, {basis['measured']}",
+        "basis": f"{basis['seconds_per_call']:.3g} s a call of {basis['batch']} x {size(basis['tile'])}{images}, "
+        f"{workers}, {basis['library']} on {basis['host']}, {basis['measured']}",
     }
 
 

@@ -5,7 +5,7 @@ wrote, or that is damaged, is refused before anything is done with it.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError
 
@@ -59,6 +59,8 @@ class _Key(BaseModel):
     # Facts of the processor or of the GPU.
     device_class: Any
     version: str
+    # Without mirroring, there is none.
+    mirror: tuple[Literal["z", "y", "x"], ...] = ()
 
 
 class _Allocated(BaseModel):

@@ -49,6 +49,8 @@ class Rate:
         Whether reading and writing need nothing that the calls need too.
     library, host, measured:
         With what, where and when this was measured.
+    mirror:
+        Axes along which each tile was mirrored as well: all its mirror images are in the seconds of a call.
     """
 
     call: Call
@@ -62,6 +64,7 @@ class Rate:
     library: str
     host: str
     measured: str
+    mirror: tuple[str, ...] = ()
 
 
 Measure = Callable[[Call], Rate]

@@ -64,7 +64,9 @@ def split_cores(workers: int | None, cores: int) -> tuple[int, int]:
 
 
 @contextmanager
-def measuring(engine: Path, device_class: Any, workers: int, threads: int) -> Iterator[Measure]:
+def measuring(
+    engine: Path, device_class: Any, workers: int, threads: int, mirror: Sequence[str] = ()
+) -> Iterator[Measure]:
     """A function that measures the engine in the folder ``engine``; processes start with the first call of it.
 
     It raises a UserError if the engine cannot take a call here, or if this machine is not of ``device_class``.
@@ -75,8 +77,10 @@ def measuring(engine: Path, device_class: Any, workers: int, threads: int) -> It
         Of the machines that predict, as the certificate names it.
     workers, threads:
         Workers at once, and the threads of each.
+    mirror:
+        Axes along which they mirror each tile as well.
     """
-    bench = _Bench(engine, device_class, workers, threads)
+    bench = _Bench(engine, device_class, workers, threads, mirror)
     try:
         yield bench.rate
     finally:
@@ -90,13 +94,15 @@ class Rates:
         self._path = folder / RATES
         self._of = {"engine": engine_digest, "device_class": device_class}
 
-    def find(self, call: Call, workers: int, threads: int) -> Rate | None:
+    def find(self, call: Call, workers: int, threads: int, mirror: Sequence[str] = ()) -> Rate | None:
         """The rate for such calls; None if it is not known."""
-        wanted = {**self._of, "call": _plain(call), "workers": workers, "threads": threads}
+        facts = {"workers": workers, "threads": threads, "mirror": list(mirror)}
+        wanted = {**self._of, **facts, "call": _plain(call)}
         for entry in self._entries():
             if all(entry[name] == value for name, value in wanted.items()):
-                facts = {name: value for name, value in entry.items() if name not in self._of}
-                return Rate(**{**facts, "call": Call(triple(entry["call"]["tile"]), entry["call"]["batch"])})
+                known = {name: value for name, value in entry.items() if name not in self._of}
+                known["call"] = Call(triple(entry["call"]["tile"]), entry["call"]["batch"])
+                return Rate(**{**known, "mirror": tuple(mirror)})
         return None
 
     def add(self, rate: Rate) -> None:
@@ -109,7 +115,8 @@ class Rates:
             entries: list[dict[str, Any]] = read_json(self._path)
         except FileNotFoundError:
             return []
-        return entries
+        # An earlier version, which wrote no axes, did not mirror.
+        return [{"mirror": [], **entry} for entry in entries]
 
 
 def _plain(call: Call) -> dict[str, Any]:
@@ -119,12 +126,13 @@ def _plain(call: Call) -> dict[str, Any]:
 class _Bench:
     """The processes, and what they have found."""
 
-    def __init__(self, engine: Path, device_class: Any, workers: int, threads: int) -> None:
+    def __init__(self, engine: Path, device_class: Any, workers: int, threads: int, mirror: Sequence[str]) -> None:
         self._engine = engine
         # Compared with what JSON holds.
         self._device_class = json.loads(json.dumps(device_class))
         self._workers = workers
         self._threads = threads
+        self._mirror = tuple(mirror)
         self._processes: list[_Process] = []
         self._start_seconds = 0.0
 
@@ -133,7 +141,7 @@ class _Bench:
         from unetpipe.engines.select import read_build
 
         known = Rates(self._engine, read_build(self._engine)["engine_digest"], self._device_class)
-        found = known.find(call, self._workers, self._threads)
+        found = known.find(call, self._workers, self._threads, self._mirror)
         if found is None:
             found = self._measure(call)
             known.add(found)
@@ -150,7 +158,7 @@ class _Bench:
     def _measure(self, call: Call) -> Rate:
         if not self._processes:
             self._start()
-        loaded = self._ask({"load": _plain(call)})
+        loaded = self._ask({"load": {**_plain(call), "mirror": self._mirror}})
         ran = self._ask({"run": max(answer["first_seconds"] for answer in loaded)})
         per_call = float(np.mean([answer["seconds_per_call"] for answer in ran]))
         return Rate(
@@ -166,6 +174,7 @@ class _Bench:
             library=loaded[0]["library"],
             host=platform.node(),
             measured=time.strftime("%Y-%m-%d %H:%M:%S%z"),
+            mirror=self._mirror,
         )
 
     def _start(self) -> None:
@@ -260,7 +269,7 @@ def _serve(engine_folder: Path, threads: int, questions: Iterable[str], answers:
     """Answer questions, in one of the processes."""
     # A worker imports it, which is part of its start.
     import unetpipe.processes  # noqa: F401
-    from unetpipe.engines import Engine, device_class, load_engine
+    from unetpipe.engines import Engine, device_class, load_engine, mirrored
     from unetpipe.engines.select import read_build
 
     def say(answer: Mapping[str, Any]) -> None:
@@ -280,7 +289,8 @@ def _serve(engine_folder: Path, threads: int, questions: Iterable[str], answers:
             batch = np.random.default_rng(0).standard_normal((count, *tile)).astype(np.float32)
             began = time.perf_counter()
             try:
-                engine = load_engine(engine_folder, tile=tile, batch=count, threads=threads)
+                plain = load_engine(engine_folder, tile=tile, batch=count, threads=threads)
+                engine = mirrored(plain, question["load"]["mirror"])
                 loaded = time.perf_counter()
                 result = engine.run(batch)
             except UserError as error:

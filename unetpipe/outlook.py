@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from unetpipe import measure
-from unetpipe.allocate import read_plan
+from unetpipe.allocate import read_mirror, read_plan
 from unetpipe.config import PHANTOM, Engine, Settings
 from unetpipe.data.sources import open_source
 from unetpipe.data.sources.zarr import ZarrSource
@@ -102,7 +102,8 @@ def _prospect(settings: Settings, name: str, engine: _Engine, cores: int) -> Pro
         stored = Stored(shape, layout(shape)[0], image.itemsize)
     else:
         stored = Stored(image.shape, image.chunk, image.itemsize, first)
-    with measure.measuring(engine.folder, engine.facts["device_class"], workers, threads) as rate_of:
+    mirror = settings.predict.mirror_axes
+    with measure.measuring(engine.folder, engine.facts["device_class"], workers, threads, mirror) as rate_of:
         found = choose(
             shape,
             geometry,
@@ -124,6 +125,8 @@ def _planned_before(settings: Settings, name: str, engine: _Engine) -> Prospect 
     except FileNotFoundError:
         return None
     if description["key"]["engine"] != engine.facts["engine_digest"] or "predicted" not in description:
+        return None
+    if list(read_mirror(description)) != settings.predict.mirror_axes:
         return None
     done = len(Record(folder / "progress").done())
     return Prospect(read_plan(description), description["predicted"], done)

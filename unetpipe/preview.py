@@ -123,6 +123,7 @@ def preview(settings: Settings, name: str, region: Region, *, workers: int | Non
         batch=settings.predict.batch,
         on_change="restart",
         region=region.spans,
+        mirror=settings.predict.mirror_axes,
         most_batch=settings.engine.max_batch,
         workers=workers,
         memory_mb=settings.predict.memory_mb,

@@ -1,6 +1,6 @@
 """The networks beside the U-Net of the paper go the same way: exported, in other precisions, and cut as one likes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from unetpipe.deploy.calibrate import calibrate
 from unetpipe.deploy.export import export
 from unetpipe.deploy.forms import write_form
 from unetpipe.deploy.quantize import quantize, writable
-from unetpipe.engines import onnx_file
+from unetpipe.engines import mirrored, onnx_file
 from unetpipe.engines.contract import Engine, Profile
 from unetpipe.engines.select import backend
 from unetpipe.errors import UserError
@@ -111,13 +111,24 @@ def test_tiles_are_the_whole_bit_for_bit(
     cut(exported, name, precision, tmp_path, opened)
 
 
+def test_mirrored_ones_are_too(exported: Any, tmp_path: Path, opened: list[Engine]) -> None:
+    cut(exported, "onnxruntime", "fp32", tmp_path, opened, ("y", "x"))
+
+
 @pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
 @pytest.mark.parametrize("exported", IN_BYTES, indirect=True)
 def test_so_they_are_in_bytes(exported: Any, name: str, tmp_path: Path, opened: list[Engine]) -> None:
     cut(exported, name, "int8", tmp_path, opened)
 
 
-def cut(exported: Any, name: str, precision: Precision, tmp_path: Path, opened: list[Engine]) -> None:
+def cut(
+    exported: Any,
+    name: str,
+    precision: Precision,
+    tmp_path: Path,
+    opened: list[Engine],
+    mirror: Sequence[str] = (),
+) -> None:
     folder, _ = exported
     library = backend(name)
     if reason := library.unavailable("run", precision):
@@ -128,7 +139,7 @@ def cut(exported: Any, name: str, precision: Precision, tmp_path: Path, opened: 
     def open_one(tile: Any, batch: int = 1, threads: int = 1) -> Engine:
         library.build(path, tmp_path / "engine", Profile((1, batch, batch), tile))
         opened.append(library.load(tmp_path / "engine", tile, batch, threads))
-        return opened[-1]
+        return mirrored(opened[-1], mirror)
 
     # OpenVINO refuses to compute a single voxel, for which it has another softmax.
     assert_tiles_are_the_whole(path, open_one, alone=name != "openvino")

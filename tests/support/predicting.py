@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -65,7 +65,13 @@ def make_engine(backend: str, folder: Path, seed: int = 0, **network: Any) -> Pa
 
 
 def start(
-    certificate: Path, volume: Path, folder: Path, block: Shape = BLOCK, batch: int = 2, plan: Plan | None = None
+    certificate: Path,
+    volume: Path,
+    folder: Path,
+    block: Shape = BLOCK,
+    batch: int = 2,
+    plan: Plan | None = None,
+    mirror: Sequence[str] = (),
 ) -> Path:
     """The allocated.json of an empty prediction, with a plan that no machine's speed has a part in."""
     source = VolumeFile.read(volume)
@@ -78,6 +84,7 @@ def start(
         "device_class": proof["device_class"],
         "plan": asdict(plan),
         "version": unetpipe.__version__,
+        **({"mirror": list(mirror)} if mirror else {}),
     }
     Record.open(folder / "progress", key, "refuse", source.name)
     create(

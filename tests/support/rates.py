@@ -1,6 +1,6 @@
 """Rates that were made up: plans can be tested without an engine."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,9 +39,15 @@ def made_up(
 
 
 @contextmanager
-def measuring(engine: Path, device_class: Any, workers: int, threads: int) -> Iterator[Measure]:
+def measuring(engine: Path, device_class: Any, workers: int, threads: int, mirror: Sequence[str]) -> Iterator[Measure]:
     """In place of what measures an engine, for plans whose rate does not matter."""
-    yield lambda call: made_up(call, workers=workers, threads=threads)
+    yield lambda call: made_up(
+        call,
+        lambda call: 2 ** len(mirror) * call.voxels / 1e6,
+        workers=workers,
+        threads=threads,
+        mirror=tuple(mirror),
+    )
 
 
 def allocate(

@@ -1,10 +1,10 @@
 """Prediction and scores."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
-from unetpipe.config.types import Model, Name, NotNegative, Positive, PositiveFloat, Tile
+from unetpipe.config.types import Axis, Mirror, Model, Name, NotNegative, Positive, PositiveFloat, Tile
 
 
 class Predict(Model):
@@ -20,6 +20,11 @@ class Predict(Model):
     )
     batch: Positive | None = Field(
         None, description="tiles per call; chosen for each volume where left out, `engine.max_batch` at most"
+    )
+    mirror: Mirror = Field(
+        "none",
+        description="axes along which each tile is mirrored as well, such as `[y, x]`, and z with a 3D network: a "
+        "probability is the mean of the network's answers to all mirror images, and each axis doubles what that costs",
     )
     memory_mb: Positive = Field(
         4000, description="memory of a worker process in MB; layouts that need more are not chosen"
@@ -41,6 +46,11 @@ class Predict(Model):
         description="a worker process that takes longer for a block is killed and replaced; 20 times the median of the "
         "blocks so far, but 60 at least, where left out",
     )
+
+    @property
+    def mirror_axes(self) -> list[Axis]:
+        """The axes of `mirror`, z before y before x."""
+        return [] if self.mirror == "none" else [axis for axis in get_args(Axis) if axis in self.mirror]
 
 
 class Evaluate(Model):

@@ -1,6 +1,6 @@
 """Types that settings are made of."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag
 
@@ -15,6 +15,11 @@ Tile = Annotated[
     Annotated[tuple[Positive, Positive], Tag("2")] | Annotated[Triple, Tag("3")],
     # So that a mistake is told of the one that was meant.
     Discriminator(lambda value: "3" if isinstance(value, list | tuple) and len(value) == 3 else "2"),
+]
+Axis = Literal["z", "y", "x"]
+Mirror = Annotated[
+    Annotated[Literal["none"], Tag("none")] | Annotated[list[Axis], Field(min_length=1), Tag("axes")],
+    Discriminator(lambda value: "axes" if isinstance(value, list) else "none"),
 ]
 Span = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]]
 Value = Annotated[int, Field(ge=-(2**31), lt=2**32)]

@@ -50,6 +50,9 @@ def certify(
     testing must not choose anything. Then the classes that PyTorch gives stand for the truth, and the certificate says
     so.
 
+    Tiles are not mirrored, whatever ``predict.mirror`` says: where each of some answers differs from PyTorch's by at
+    most e, their mean does not differ by more. One certificate is for both.
+
     The candidates are tried in their order. The first that passes predicts; the certificate names those before it, and
     why they do not.
 

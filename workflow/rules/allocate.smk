@@ -29,6 +29,7 @@ rule allocate:
         on_change=SETTINGS.predict.on_change,
         region=region,
         mask=lambda wildcards: SETTINGS.volumes[wildcards.volume].mask,
+        mirror=list(SETTINGS.predict.mirror_axes),
         version=__version__,
     script:
         "../scripts/allocate.py"
