@@ -121,6 +121,23 @@ def test_the_engine_is_judged_by_its_certificate(make_run: MakeRun) -> None:
     )
 
 
+def test_mirror_images_are_said_to_be_in_the_scores_and_not_in_the_certificate(make_run: MakeRun) -> None:
+    run = make_run({"train": "train", "validate": "validate", "test": "test"})
+    assert "mirror" not in verdict(run).engine
+    for path in run["allocated"]:
+        description = read_json(path)
+        description["key"]["mirror"] = ["y", "x"]
+        write_json(path, description)
+    assert verdict(run).engine.endswith(
+        " Probabilities of test and validate, and scores with them, are the mean over 4 mirror images of each tile, "
+        "along y and x; the engine was compared on tiles that were not mirrored."
+    )
+    description["key"]["mirror"] = ["x"]
+    write_json(path, description)
+    assert "mean over 2 mirror images of each tile, along x; " in verdict(run).engine
+    assert "mean over 4 mirror images of each tile, along y and x; " in verdict(run).engine
+
+
 def test_each_missing_score_has_a_reason() -> None:
     known = {"iou": 0.5, "precision": 0.5, "recall": 0.5}
     segments = {"objects": "a", "left_out": None, "sections": {"best": {"v_rand": {"threshold": 0.5, "value": 0.5}}}}

@@ -40,6 +40,13 @@ def test_a_run_that_went_on_is_compared_with_what_was_left() -> None:
     assert (found.bytes_raw, found.bytes_written, found.peak_mb) == (400, 160, None)
 
 
+def test_mirror_images_are_counted() -> None:
+    predicted = PREDICTED | {"mirror": ["z", "y", "x"]}
+    found = planned({"v": {"predicted": predicted}, "w": {"predicted": PREDICTED}}, {"v": [job(4, 5.0)], "w": []})
+    assert (found["v"].mirror, found["v"].images) == (("z", "y", "x"), 8)
+    assert (found["w"].mirror, found["w"].images) == ((), 1)
+
+
 def test_where_nothing_was_computed_nothing_is_compared() -> None:
     found = planned({"v": {"predicted": PREDICTED}}, {"v": [job(0, 0.001)]})["v"]
     assert (found.seconds, found.took, found.off, found.bytes_written) == (None, None, None, None)
@@ -54,6 +61,7 @@ def test_the_page_shows_both(make_run: Callable[..., dict[str, Any]]) -> None:
     (allocated,) = run["allocated"]
     description = read_json(allocated)
     described = description["predicted"] | {"seconds": 3.4, "start_seconds": 1.0, "memory_mb_per_worker": 1234}
+    described["mirror"] = ["y", "x"]
     write_json(allocated, description | {"predicted": described})
     (done,) = run["predictions"]
     write_json(done, read_json(done) | {"seconds": 4.25, "peak_memory_mb": [1111, 1098]})
@@ -61,7 +69,15 @@ def test_the_page_shows_both(make_run: Callable[..., dict[str, Any]]) -> None:
     page = run["report"].read_text()
     _, _, table = page.partition("Predicted against actual")
     row = table.partition("</tbody>")[0]
-    for cell in (">3.4<", ">4.2<", ">25\N{NO-BREAK SPACE}%<", ">1,234<", ">1,111<", "some library 1.0 on some-node"):
+    for cell in (
+        ">4 (y, x)<",
+        ">3.4<",
+        ">4.2<",
+        ">25\N{NO-BREAK SPACE}%<",
+        ">1,234<",
+        ">1,111<",
+        "some library 1.0 on some-node",
+    ):
         assert cell in row
     write_json(allocated, {name: value for name, value in description.items() if name != "predicted"})
     report(**run)

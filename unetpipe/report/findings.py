@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from unetpipe.allocate import read_mirror
 from unetpipe.report.collect import ROLES, Run
 from unetpipe.report.text import listed, short
 from unetpipe.selection import Selection
@@ -112,6 +113,19 @@ def _engine(run: Run) -> str:
         f"{short(max([0.0, *falls]))}, and {short(100 * proof['changed_labels'])} % of the voxels have another class."
         + "".join(f" {_refusal(refused)}" for refused in proof["refused"])
         + "".join(f" Not built in {each['precision']}: {_in_a_line(each['why'])}." for each in proof["skipped"])
+        + _mirrored(run)
+    )
+
+
+def _mirrored(run: Run) -> str:
+    """What was averaged, and that what was compared was not."""
+    axes = {name: read_mirror(description) for name, description in run.allocated.items()}
+    return "".join(
+        f" Probabilities of {listed([name for name, found in axes.items() if found == along])}, and scores with them, "
+        f"are the mean over {2 ** len(along)} mirror images of each tile, along {listed(list(along))}; the engine was "
+        "compared on tiles that were not mirrored."
+        for along in dict.fromkeys(axes.values())
+        if along
     )
 
 

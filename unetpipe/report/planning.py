@@ -20,6 +20,13 @@ class Planned:
     bytes_raw: int
     bytes_written: int | None
     basis: str
+    mirror: tuple[str, ...] = ()
+    """Axes along which each tile was mirrored as well."""
+
+    @property
+    def images(self) -> int:
+        """Mirror images of a tile, itself among them."""
+        return 1 << len(self.mirror)
 
     @property
     def off(self) -> float | None:
@@ -58,4 +65,5 @@ def _planned(predicted: Mapping[str, Any], jobs: Sequence[Mapping[str, Any]]) ->
         bytes_raw=round(share * predicted["bytes_written"]),
         bytes_written=sum(job["bytes_written"] for job in jobs) if computed else None,
         basis=f"{basis['library']} on {basis['host']}, {basis['measured']}",
+        mirror=tuple(predicted.get("mirror", ())),
     )
