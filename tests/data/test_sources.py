@@ -6,11 +6,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from formats import (
     COPIED,
     IN_PLACE,
@@ -172,6 +174,43 @@ def test_zarr_tells_its_origin(
         assert source.origin_nm == expected
 
 
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        pytest.param("scale/0", ((40, 4, 4), (0, 0, 0)), id="full resolution"),
+        pytest.param("scale/1", ((40, 8, 8), (0, 2, 2)), id="coarser"),
+        pytest.param("other", (None, (0, 0, 0)), id="no level"),
+    ],
+)
+def test_a_level_of_a_pyramid_has_its_own_voxel_size(
+    version: int, name: str, expected: tuple[Any, Any], tmp_path: Path
+) -> None:
+    levels = [
+        {
+            "path": f"scale/{number}",
+            "coordinateTransformations": [
+                {"type": "scale", "scale": [40, size, size]},
+                {"type": "translation", "translation": [0, size / 2 - 2, size / 2 - 2]},
+            ],
+        }
+        for number, size in enumerate((4, 8))
+    ]
+    axes = [{"name": axis, "type": "space", "unit": "nanometer"} for axis in "zyx"]
+    multiscales = {"multiscales": [{"axes": axes, "datasets": levels}]}
+    attributes = multiscales if version == 2 else {"ome": multiscales}
+    group = zarr.create_group(tmp_path / "p.zarr", zarr_format=version, attributes=attributes)
+    voxels = some_voxels("uint8")
+    for path in ("scale/0", "scale/1", "other"):
+        group.create_array(path, shape=voxels.shape, dtype=voxels.dtype)[...] = voxels
+    address = str(tmp_path / "p.zarr" / name)
+    with open_source(address) as source:
+        assert (source.voxel_size_nm, source.origin_nm) == expected
+        assert np.array_equal(source.read(0, source.shape[0]), voxels)
+    # Whoever changes the voxel size of the image changes that of the level.
+    assert str(tmp_path / "p.zarr" / ("zarr.json" if version == 3 else ".zattrs")) in watched(address)
+
+
 def test_sections_are_sorted_as_people_count(tmp_path: Path) -> None:
     for z in (1, 2, 10, 9, 100):
         tifffile.imwrite(tmp_path / f"s{z}.tif", np.full((4, 4), z, np.uint8))
@@ -213,7 +252,7 @@ def test_opening_reads_no_voxels(tmp_path: Path) -> None:
         for _ in range(300):
             tiff.write(np.zeros((8, 8), np.uint8), contiguous=False)
     read = (
-        "import sys; from unetpipe.data.sources import open_source; "
+        "import sys; from unetpipe.data.sources import open_source, watched; "
         f"a, b = (open_source({str(tmp_path)!r} + name).shape for name in ('/huge.npy', '/many.tif')); "
         "print(a, b, sorted({'zarr', 'h5py', 'PIL', 'torch', 'scipy'} & set(sys.modules)))"
     )

@@ -45,8 +45,9 @@ class Volume(Model):
     image: str = Field(
         min_length=1,
         description="a TIFF stack, a folder of TIFF or PNG sections, `FILE.h5:/DATASET`, a .npy file or a Zarr (used "
-        "in place: if its voxels change, delete the volume.json); `phantom` for the synthetic volume. `{data_dir}` is "
-        "replaced by `data_dir`.",
+        "in place: if its voxels change, delete the volume.json). An OME-Zarr is its full resolution; `FOLDER/1` is "
+        "the next coarser level, for a network that learnt from such voxels. `phantom` for the synthetic volume. "
+        "`{data_dir}` is replaced by `data_dir`.",
     )
     labels: str | None = Field(None, description="likewise; of the same shape as the image")
     sections: Span | None = Field(

@@ -8,7 +8,7 @@ import difflib
 from pathlib import Path
 
 from unetpipe.data.sources.arrays import HDF5_SUFFIXES, Hdf5Source, NumpySource
-from unetpipe.data.sources.contract import Source, refusal, some
+from unetpipe.data.sources.contract import PARENTS, Source, refusal, some
 from unetpipe.data.sources.folder import PNG_SUFFIX, FolderSource, PngSource, section_files
 from unetpipe.data.sources.tiff import TIFF_SUFFIXES, TiffSource
 from unetpipe.errors import UserError
@@ -16,6 +16,7 @@ from unetpipe.errors import UserError
 __all__ = ["FORMS", "Source", "file_of", "missing", "open_source", "watched"]
 
 _ZARR = ("zarr.json", ".zarray", ".zgroup")
+_ZARR_METADATA = (*_ZARR, ".zattrs")
 
 FORMS = "a TIFF stack, a folder of TIFF or PNG sections, FILE.h5:/DATASET, a .npy file or a Zarr"
 
@@ -37,7 +38,9 @@ def watched(address: str) -> list[str]:
     if not path.is_dir():
         return [str(path)]
     if _is_zarr(path):
-        return [str(path / name) for name in _ZARR if (path / name).is_file()]
+        # Of an array in a pyramid, the voxel size lies above it.
+        folders = [path, *path.parents[:PARENTS]]
+        return [str(folder / name) for folder in folders for name in _ZARR_METADATA if (folder / name).is_file()]
     return [str(file) for file in section_files(address, path)]
 
 

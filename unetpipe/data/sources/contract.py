@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from unetpipe.errors import UserError
 from unetpipe.grid import Shape, triple
 
+PARENTS = 3
+"""Folders above an array in a Zarr, in which the image that it is a level of is looked for."""
+
 VoxelSize = tuple[float, float, float]
 """Edge lengths of a voxel in nm, (z, y, x)."""
 

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,11 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from unetpipe.data.sources.contract import DECODING_ERRORS, Source, VoxelSize, as_volume, refusal, some
+from unetpipe.data.sources.contract import DECODING_ERRORS, PARENTS, Source, VoxelSize, as_volume, refusal, some
 from unetpipe.data.sources.units import in_nm
+from unetpipe.errors import UserError
 
 METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
-
 
 _OPENING_ERRORS = (*DECODING_ERRORS, AttributeError, zarr.errors.BaseZarrError)
 """An AttributeError where the metadata are JSON, but no object."""
@@ -22,6 +23,8 @@ _OPENING_ERRORS = (*DECODING_ERRORS, AttributeError, zarr.errors.BaseZarrError)
 
 class ZarrSource(Source):
     """A Zarr array, or the array of full resolution of an OME-Zarr 0.4 or 0.5 group; three axes (z, y, x).
+
+    The address of an array in such a group, ``VOLUME.zarr/2``, is that level of the pyramid, with its voxel size.
 
     Attributes
     ----------
@@ -40,29 +43,31 @@ class ZarrSource(Source):
                 f"a folder whose Zarr metadata cannot be read ({str(error) or type(error).__name__})",
                 "give an OME-Zarr 0.4 or 0.5, or a Zarr array of version 2 or 3",
             ) from None
-        voxel_size_nm = origin_nm = None
         if isinstance(found, zarr.Group):
-            name, voxel_size_nm, origin_nm = _full_resolution(address, found)
-            folder = folder / name
+            level = _full_resolution(address, found)
+            folder = folder / level.name
             try:
                 found = zarr.open_array(folder, mode="r")
             except _OPENING_ERRORS as error:
                 raise refusal(
                     address,
-                    f"its metadata name the array {name}, which cannot be read ({str(error) or type(error).__name__})",
+                    f"its metadata name the array {level.name}, which cannot be read "
+                    f"({str(error) or type(error).__name__})",
                     "write or copy it again",
                 ) from None
+        else:
+            level = _level_of_parent(address, folder) or _Level(folder.name, None, None)
         if found.ndim != 3:
             raise refusal(
                 address,
                 f"a Zarr array of shape {found.shape}: {found.ndim} axes",
                 "write one channel and one time point as an array with the axes (z, y, x)",
             )
-        super().__init__(address, as_volume(address, found.shape), np.dtype(found.dtype), voxel_size_nm)
+        super().__init__(address, as_volume(address, found.shape), np.dtype(found.dtype), level.voxel_size_nm)
         self.array: zarr.Array[Any] = found
         self.array_address = str(folder)
-        if origin_nm is not None:
-            self.origin_nm = origin_nm
+        if level.origin_nm is not None:
+            self.origin_nm = level.origin_nm
         self._folder = folder
 
     def read(self, first: int, end: int) -> NDArray[Any]:
@@ -103,15 +108,19 @@ def _files(folder: str | Path) -> "Iterator[os.DirEntry[str]]":
             yield entry
 
 
-def _full_resolution(address: str, group: "zarr.Group") -> tuple[str, VoxelSize | None, VoxelSize | None]:
-    """Name of the first array of the first multiscale image in ``group``, its voxel size and its origin."""
-    attributes: dict[str, Any] = dict(group.attrs)
-    ome = attributes.get("ome", attributes)
+@dataclass(frozen=True)
+class _Level:
+    """Of the pyramid of an image: the name of its array in the group."""
+
+    name: str
+    voxel_size_nm: VoxelSize | None
+    origin_nm: VoxelSize | None
+
+
+def _full_resolution(address: str, group: "zarr.Group") -> _Level:
+    """Of the first multiscale image in ``group``."""
     try:
-        image = ome["multiscales"][0]
-        level = image["datasets"][0]
-        name = str(level["path"])
-        axes = [axis if isinstance(axis, Mapping) else {"name": axis} for axis in image.get("axes", "zyx")]
+        return _levels(address, group)[0]
     except (KeyError, IndexError, TypeError):
         arrays = [name for name, _ in group.arrays()]
         raise refusal(
@@ -119,6 +128,28 @@ def _full_resolution(address: str, group: "zarr.Group") -> tuple[str, VoxelSize 
             f"a Zarr group that is no OME-Zarr image; arrays in it: {some(arrays) or 'none'}",
             "give the address of one of its arrays or images",
         ) from None
+
+
+def _level_of_parent(address: str, folder: Path) -> _Level | None:
+    """The level that the array in ``folder`` is, of an OME-Zarr image in a folder above; None if it is none."""
+    folder = folder.absolute()
+    for parent in folder.parents[:PARENTS]:
+        try:
+            levels = _levels(address, zarr.open_group(parent, mode="r"))
+        except (*_OPENING_ERRORS, KeyError, IndexError, TypeError, UserError):
+            # No Zarr, or no image of this kind.
+            continue
+        name = folder.relative_to(parent).as_posix()
+        return next((level for level in levels if level.name.strip("/") == name), None)
+    return None
+
+
+def _levels(address: str, group: "zarr.Group") -> list[_Level]:
+    """Of the first multiscale image in ``group``; KeyError, IndexError or TypeError if there is none."""
+    attributes: dict[str, Any] = dict(group.attrs)
+    image = attributes.get("ome", attributes)["multiscales"][0]
+    axes = [axis if isinstance(axis, Mapping) else {"name": axis} for axis in image.get("axes", "zyx")]
+    datasets = [(str(level["path"]), level) for level in image["datasets"]]
     names = [str(axis.get("name")) for axis in axes]
     if names != ["z", "y", "x"]:
         raise refusal(
@@ -126,15 +157,21 @@ def _full_resolution(address: str, group: "zarr.Group") -> tuple[str, VoxelSize 
             f"an OME-Zarr image with the axes ({', '.join(names)})",
             "write one channel and one time point as an image with the axes (z, y, x)",
         )
-    units = [axis.get("unit") for axis in axes]
+    return [_Level(name, *_place(image, level, [axis.get("unit") for axis in axes])) for name, level in datasets]
+
+
+def _place(
+    image: Mapping[str, Any], level: Mapping[str, Any], units: list[str | None]
+) -> tuple[VoxelSize | None, VoxelSize | None]:
+    """Voxel size and origin of a level, in nm; None where its metadata do not tell."""
     scale, shift = _transformation(level, "scale"), _transformation(level, "translation") or [0.0] * 3
     if scale is None:
-        return name, None, None
+        return None, None
     # The transformations of the whole image come after those of the level.
     whole, move = _transformation(image, "scale") or [1.0] * 3, _transformation(image, "translation") or [0.0] * 3
     scale = [a * b for a, b in zip(scale, whole, strict=True)]
     shift = [a * b + c for a, b, c in zip(shift, whole, move, strict=True)]
-    return name, in_nm(scale, units), in_nm(shift, units, positive=False)
+    return in_nm(scale, units), in_nm(shift, units, positive=False)
 
 
 def _transformation(holder: Mapping[str, Any], kind: str) -> list[float] | None:
