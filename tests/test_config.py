@@ -166,6 +166,13 @@ def test_the_example_of_the_readme_can_be_used() -> None:
         pytest.param("predict.batch", 99, "predict.batch", "engine.max_batch", id="batch"),
         pytest.param("volumes.a.image", "a{x}.tif", "volumes.a.image", "takes for a pattern", id="pattern"),
         pytest.param("train.init", "{data_dir}/x", "train.init", "data_dir", id="data_dir in train.init"),
+        pytest.param("train.loss", "focal", "train.loss", "'cross_entropy', 'dice'", id="unknown loss"),
+        pytest.param("train.focus", 1.0, "train.focus", "less than 1", id="focus on nothing else"),
+        pytest.param("train", {"steps": 200, "batch": 4, "focus": 0.5}, "train.focus", "begins with the third pass over"
+                     " the 400 samples (augment.samples), and 800 are taken", id="focus that never begins"),
+        pytest.param("train", {"steps": 20, "average": 21}, "train.average", "21 is more than train.steps, 20",
+                     id="average over more than all steps"),
+        pytest.param("train.average", -1, "train.average", "greater than or equal to 0", id="negative average"),
     ],
 )  # fmt: skip
 def test_each_mistake_is_named(path: str, value: Any, where: str, message: str) -> None:
@@ -272,6 +279,11 @@ def test_the_near_tile_sizes_of_a_3d_network_are_legal() -> None:
 def test_model_and_init_exclude_each_other() -> None:
     data = with_change("train.init", "x.safetensors") | {"model": "y.safetensors"}
     assert "train.init" in problems(data)
+
+
+def test_settings_of_training_that_go_together_pass() -> None:
+    train = {"steps": 201, "batch": 4, "focus": 0.5, "average": 201, "loss": "both"}
+    assert parse(with_change("train", train), "try.yaml").train.focus == 0.5
 
 
 def test_with_a_model_nothing_needs_to_train() -> None:

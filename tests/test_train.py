@@ -28,7 +28,7 @@ from unetpipe.files import digest
 from unetpipe.metrics.confusion import count, mean_iou
 from unetpipe.nets.build import build
 from unetpipe.nets.checkpoint import load_checkpoint, read_metadata, save_checkpoint
-from unetpipe.nets.recipe import learning_rate
+from unetpipe.nets.recipe import learning_rate, loss_of
 
 
 @pytest.fixture
@@ -93,6 +93,83 @@ def test_training_ends_when_nothing_gets_better(toy: Toy) -> None:
     training = read_metadata(checkpoint)["training"]
     assert (training["best_step"], training["steps"]) == (6, 18)
     assert len(history_of(checkpoint)) == 18
+
+
+@pytest.mark.parametrize("change", [{"loss": "dice"}, {"loss": "both"}, {"average": 10}, {"focus": 0.7}], ids=str)
+def test_so_it_does_in_other_ways(toy: Toy, change: dict[str, Any]) -> None:
+    rows = history_of(run(toy.write(), with_settings(MODERN, steps=150, validate_every=50, **change)))
+    losses = [float(row["loss"]) for row in rows]
+    assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:5])
+    assert float(rows[-1]["validation_mean_iou"]) > 0.75
+
+
+@pytest.mark.parametrize("tiles", [0, 2], ids="{}_tiles".format)
+def test_the_mean_of_the_last_weights_is_kept(tmp_path: Path, tiles: int) -> None:
+    folder = Toy(tmp_path, tiles=tiles).write()
+    # One validation, at the end: what is kept are the weights after the last step, or their mean.
+    recipe = with_settings(MODERN, steps=8, validate_every=8, schedule="constant")
+    settings = recipe["settings"]
+    after = [
+        load_file(run(folder, with_settings(recipe, steps=step, validate_every=step), name=str(step)))["head.weight"]
+        for step in range(1, 9)
+    ]
+    kept = load_file(run(folder, with_settings(recipe, average=4), name="mean"))
+    factors = np.array([0.75 ** (8 - step) for step in range(1, 9)])
+    expected = np.tensordot(factors / factors.sum(), np.array(after, np.float64), 1)
+    assert kept["head.weight"] == pytest.approx(expected, rel=1e-4, abs=1e-6)
+    assert not np.allclose(kept["head.weight"], after[-1], atol=1e-4)
+    assert settings.average == 0
+
+
+def test_an_average_of_one_step_keeps_the_weights(toy: Toy) -> None:
+    folder = toy.write()
+    usual = load_file(run(folder, with_settings(PAPER, steps=8), name="usual"))
+    same = load_file(run(folder, with_settings(PAPER, steps=8, average=1), name="same"))
+    assert all(np.array_equal(same[name], usual[name]) for name in usual)
+
+
+def test_samples_with_a_high_loss_come_more_often(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Labels of noise cannot be learnt.
+    toy.arrays["label"][0] = np.random.default_rng(5).integers(0, 2, toy.arrays["label"][0].shape)
+    folder = toy.write()
+    often = {}
+    for focus in (0.0, 0.9):
+        seen: list[int] = []
+        with monkeypatch.context() as patch:
+            whole_step = unetpipe.train.one_step
+
+            def step(*arguments: Any, whole: Any = whole_step, seen: list[int] = seen) -> Any:
+                seen += arguments[2].samples
+                return whole(*arguments)
+
+            patch.setattr(unetpipe.train, "one_step", step)
+            run(folder, with_settings(MODERN, steps=90, validate_every=90, focus=focus), name=str(focus))
+        often[focus] = np.bincount(seen, minlength=6)
+    assert often[0.0].tolist() == [30] * 6
+    assert often[0.9][0] > 45
+    assert often[0.9].min() > 0
+
+
+def test_what_is_off_is_not_in_the_description(toy: Toy) -> None:
+    folder = toy.write()
+    described = read_metadata(run(folder, MODERN))["training"]["settings"]
+    assert described.keys().isdisjoint({"loss", "average", "focus"})
+    described = read_metadata(run(folder, with_settings(MODERN, loss="both", average=3, focus=0.5), name="b"))
+    settings = described["training"]["settings"]
+    assert (settings["loss"], settings["average"], settings["focus"]) == ("both", 3, 0.5)
+
+
+@pytest.mark.parametrize("kind", ["dice", "both"])
+def test_the_loss_on_validation_is_of_the_same_kind(toy: Toy, kind: str) -> None:
+    toy.validation["label"][0, 0, :3] = 255
+    checkpoint = run(toy.write(), with_settings(MODERN, loss=kind, steps=6))
+    network, _ = load_checkpoint(checkpoint)
+    label = torch.from_numpy(toy.validation["label"].astype(np.int64))
+    known = (label != 255).float()
+    with torch.no_grad():
+        logits = network(torch.from_numpy(decode(toy.validation["image"])))
+    expected = loss_of(kind, logits, label * known.long(), known).item()  # type: ignore[arg-type]
+    assert float(history_of(checkpoint)[-1]["validation_loss"]) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

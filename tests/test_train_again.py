@@ -17,6 +17,8 @@ from training import (
     CLASSES,
     DEEP,
     DIMENSIONS,
+    FASTER,
+    FASTER_PAPER,
     MODERN,
     OTHERS,
     PAPER,
@@ -106,6 +108,40 @@ def test_a_killed_run_in_3d_ends_in_the_same_bytes(
     assert digest(run(folder, recipe)) == digest(whole)
 
 
+@pytest.fixture(scope="module")
+def unbroken_faster(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The same of the recipes that learn faster."""
+    folder = Toy(tmp_path_factory.mktemp("unbroken"), tiles=1).write()
+    recipes = (FASTER, FASTER_PAPER)
+    return {recipe["settings"].loss: run(folder, recipe, name=recipe["settings"].loss) for recipe in recipes}
+
+
+@pytest.mark.parametrize("recipe", [FASTER, FASTER_PAPER], ids=["modern", "paper"])
+@pytest.mark.parametrize("step", [3, 5, 12, 16, 23], ids="killed_in_step_{}".format)
+def test_a_killed_run_that_learns_faster_ends_in_the_same_bytes(
+    tmp_path: Path, unbroken_faster: dict[str, Path], monkeypatch: pytest.MonkeyPatch, recipe: Recipe, step: int
+) -> None:
+    folder = Toy(tmp_path, tiles=1).write()
+    whole = unbroken_faster[recipe["settings"].loss]
+    with monkeypatch.context() as patch:
+        break_in(patch, step, Killed, [])
+        with pytest.raises(Killed):
+            run(folder, recipe)
+    broken = run(folder, recipe)
+    assert digest(broken) == digest(whole)
+    assert without_seconds(broken) == without_seconds(whole)
+
+
+def test_so_it_does_without_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Toy(tmp_path, tiles=0).write()
+    whole = run(folder, FASTER, name="whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(unetpipe.train, "save_checkpoint", lambda *_: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            run(folder, with_settings(FASTER, checkpoint_every=24))
+    assert digest(run(folder, with_settings(FASTER, checkpoint_every=24))) == digest(whole)
+
+
 @pytest.mark.parametrize("what", ["_write_history", "save_checkpoint"])
 def test_a_run_killed_at_the_very_end_ends_in_the_same_bytes(
     toy: Toy, unbroken: dict[str, Path], monkeypatch: pytest.MonkeyPatch, what: str
@@ -171,6 +207,10 @@ def test_an_interruption_says_where_a_rerun_goes_on(
         pytest.param({"settings": MODERN["settings"].model_copy(update={"learning_rate": 2e-2})}, id="learning rate"),
         pytest.param({"network": MODERN["network"].model_copy(update={"dropout": 0.1})}, id="dropout"),
         pytest.param({"classes": ["inside", "membrane"]}, id="classes"),
+        *(
+            pytest.param({"settings": MODERN["settings"].model_copy(update={key: value})}, id=key)
+            for key, value in (("loss", "dice"), ("average", 3), ("focus", 0.1))
+        ),
     ],
 )
 def test_a_state_of_another_training_is_not_taken(

@@ -24,8 +24,7 @@ def combinations(settings: Settings) -> list[Problem]:
     trains = settings.named("train")
     if settings.model is None and not trains:
         problems.append(("volumes", "no volume has the role train, and no model is given"))
-    if settings.model is not None and settings.train.init is not None:
-        problems.append(("train.init", "has no meaning beside `model`, with which nothing is trained"))
+    problems += _training_problems(settings)
     if not settings.named("validate", "test", "predict"):
         problems.append(("volumes", "no volume has the role validate, test or predict: nothing would be segmented"))
     if settings.phantom is not None:
@@ -48,6 +47,23 @@ def combinations(settings: Settings) -> list[Problem]:
                 f"{settings.predict.batch} is more than engine.max_batch, {settings.engine.max_batch}",
             )
         )
+    return problems
+
+
+def _training_problems(settings: Settings) -> list[Problem]:
+    train = settings.train
+    if settings.model is not None:
+        found = "has no meaning beside `model`, with which nothing is trained"
+        return [] if train.init is None else [("train.init", found)]
+    problems: list[Problem] = []
+    if train.average > train.steps:
+        found = f"{train.average} is more than train.steps, {train.steps}"
+        problems.append(("train.average", f"{found}: the first weights would count nearly as much as the last"))
+    taken, samples = train.steps * train.batch, settings.augment.samples
+    # What is drawn in a pass follows from the losses in the last pass but one.
+    if train.focus and taken <= 2 * samples:
+        found = f"begins with the third pass over the {samples} samples (augment.samples), and {taken} are taken in all"
+        problems.append(("train.focus", f"{found}: train for more steps, draw fewer samples, or leave it out"))
     return problems
 
 

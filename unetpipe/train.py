@@ -1,4 +1,4 @@
-"""Train the network: weighted cross-entropy, by the paper's recipe (arXiv:1505.04597, section 3) or a modern one.
+"""Train the network, by the paper's recipe (arXiv:1505.04597, section 3) or a modern one.
 
 Everything counts steps, and what is random follows from the seed and the step alone. So the same seed gives the same
 bytes, on the same machine and with the same number of threads, also when training was killed and went on from the last
@@ -16,33 +16,40 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 import unetpipe
 from unetpipe import config
+from unetpipe.config.types import Loss
 from unetpipe.data.batches import Batch, Samples
+from unetpipe.data.focus import Focus
 from unetpipe.errors import UserError
 from unetpipe.files import digest, digest_of, read_json, write_bytes
 from unetpipe.grid import Shape
-from unetpipe.metrics import confusion
+from unetpipe.nets.average import BATCHES, Average
 from unetpipe.nets.build import build
 from unetpipe.nets.checkpoint import load_checkpoint, save_checkpoint
 from unetpipe.nets.layers import SegmentationNetwork
-from unetpipe.nets.recipe import cross_entropy, learning_rate, make_optimiser, weighted_loss
+from unetpipe.nets.recipe import diverged, learning_rate, loss_of, make_optimiser
 from unetpipe.nets.repeatable import processor_facts, repeatable, usable_precision
 from unetpipe.nets.state import State, restore_state, save_state
 from unetpipe.progress_bar import track
-from unetpipe.volume import IGNORE
+from unetpipe.validate import validate
 
 NORMALISATION = "each section has mean 0 and standard deviation 1, by the constants of its volume.json"
 
 _DROPOUT = 2
 """The stream of random numbers for dropout; batches have others."""
+
+_OFF = {"loss": "cross_entropy", "average": 0, "focus": 0.0}
+"""Settings that belong to the description of a training only where they are used, as if there were none of them."""
 
 log = logging.getLogger(__name__)
 
@@ -61,9 +68,10 @@ def train(
 ) -> None:
     """Back the rule ``train``: learn from the samples, and keep the weights with the best mean IoU on validation.
 
-    The loss of a step is the softmax cross-entropy of each voxel times its weight, divided by the sum of weights: the
-    energy of arXiv:1505.04597, equation 1, but for the divisor. The loss on validation counts all voxels alike. Without
-    validation volumes the last weights are kept.
+    The usual loss of a step is the softmax cross-entropy of each voxel times its weight, divided by the sum of weights:
+    the energy of arXiv:1505.04597, equation 1, but for the divisor; :func:`unetpipe.nets.recipe.loss_of` has others.
+    The loss on validation is of the same kind and counts all voxels alike. Without validation volumes the last weights
+    are kept. With ``settings.average``, the weights that are validated and kept are a mean of those of the last steps.
 
     A state is stored every ``settings.checkpoint_every`` steps in ``resume/`` beside the checkpoint, in a folder named
     after everything that changes the result. It goes when the checkpoint is written.
@@ -93,6 +101,7 @@ def train(
     samples_digest = described["digest"]
     # What does not change the result must not change its description either.
     recipe = settings.model_dump(mode="json", exclude={"init", "checkpoint_every"})
+    recipe = {name: value for name, value in recipe.items() if name not in _OFF or value != _OFF[name]}
     recipe["init"] = None if init is None else digest(init)
     key = {
         "network": network.model_dump(mode="json"),
@@ -122,11 +131,17 @@ def train(
                 )
         else:
             log.info("going on from step %d, which an unfinished run has stored", state.step)
-        _train(
-            model, optimiser, data, state, settings, classes, seed, lambda: save_state(path, model, optimiser, state)
-        )
+        average = Average(model, settings.average, state.average) if settings.average else None
+        focus = None
+        if settings.focus:
+            kept = {name: losses.numpy() for name, losses in state.focus.items()}
+            focus = Focus(data.count, settings.batch, settings.focus, seed, kept)
+        parts = _Parts(model, optimiser, data, state, settings, classes, seed, average, focus)
+        _train(parts, partial(save_state, path, model, optimiser, state))
         if state.best:
             model.load_state_dict(state.best)
+        elif average is not None:
+            model.load_state_dict(parts.kept().state_dict())
     _write_history(history, state.rows, classes)
     metadata = {
         "classes": classes,
@@ -147,42 +162,81 @@ def train(
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _train(
-    model: SegmentationNetwork,
-    optimiser: torch.optim.Optimizer,
-    data: Samples,
-    state: State,
-    settings: config.Train,
-    classes: list[str],
-    seed: int,
-    store: Callable[[], None],
-) -> None:
-    """Do the steps that ``state`` lacks; what changes is the model, the optimiser and the state."""
+@dataclass(frozen=True)
+class _Parts:
+    """What a training is made of; ``average`` and ``focus`` are None where they are not asked for."""
+
+    model: SegmentationNetwork
+    optimiser: torch.optim.Optimizer
+    data: Samples
+    state: State
+    settings: config.Train
+    classes: list[str]
+    seed: int
+    average: Average | None
+    focus: Focus | None
+
+    def kept(self) -> SegmentationNetwork:
+        """The network that is validated and kept after this step."""
+        if self.average is None:
+            return self.model
+        batches = (self.data.batch(step, self.settings.batch, self.seed) for step in range(BATCHES))
+        return self.average.settled((torch.from_numpy(batch.image) for batch in batches), self.seed)
+
+
+def _train(parts: _Parts, store: Callable[[], None]) -> None:
+    """Do the steps that the state lacks; what changes is the model, the optimiser and the state."""
+    data, state, settings, average, focus = parts.data, parts.state, parts.settings, parts.average, parts.focus
     stored = state.step
     begin = time.monotonic() - (state.rows[-1]["seconds"] if state.rows else 0.0)
-    batches = data.batches(range(state.step, settings.steps), settings.batch, seed)
+    order = None if focus is None else focus.order
+    batches = data.batches(range(state.step, settings.steps), settings.batch, parts.seed, order)
     try:
         for batch in track(batches, "training", settings.steps, "steps", done=state.step):
             if state.best and 0 < settings.patience * settings.validate_every <= state.step - state.best_step:
                 log.info("no better mean IoU since step %d: training ends at %d", state.best_step, state.step)
                 break
             rate = learning_rate(state.step, settings)
-            loss = one_step(model, optimiser, batch, rate, settings, seed, state.step)
+            losses = one_step(parts.model, parts.optimiser, batch, rate, settings, parts.seed, state.step)
+            if average is not None:
+                average.take(parts.model)
+            if focus is not None:
+                focus.learn(state.step, batch.samples, losses.samples)
             state.step += 1
-            row: dict[str, Any] = {"step": state.step, "loss": loss, "learning_rate": rate}
+            row: dict[str, Any] = {"step": state.step, "loss": losses.batch, "learning_rate": rate}
             state.rows.append(row)
             if state.step % settings.validate_every == 0 or state.step == settings.steps:
                 if data.tiles:
-                    row |= _validate(model, data, classes, state.step)
-                    _keep_if_best(model, state, row["validation_mean_iou"])
+                    row |= _validate(parts)
                 _log_losses(state.rows[-settings.validate_every :])
             row["seconds"] = round(time.monotonic() - begin, 3)
             if state.step % settings.checkpoint_every == 0:
+                if average is not None:
+                    state.average = average.state
+                if focus is not None:
+                    state.focus = {name: torch.from_numpy(kept) for name, kept in focus.state.items()}
                 store()
                 stored = state.step
     except KeyboardInterrupt:
         log.warning("interrupted in step %d; a rerun with the same settings goes on from step %d", state.step, stored)
         raise
+
+
+def _validate(parts: _Parts) -> dict[str, Any]:
+    """The columns of the history after a validation; the best weights are remembered."""
+    state, kept = parts.state, parts.kept()
+    scores = validate(kept, parts.data, parts.classes, parts.settings.loss, state.step)
+    if state.best_iou is None or scores["validation_mean_iou"] > state.best_iou:
+        state.best_step, state.best_iou = state.step, scores["validation_mean_iou"]
+        state.best = {name: tensor.clone() for name, tensor in kept.state_dict().items()}
+    return scores
+
+
+class Losses(NamedTuple):
+    """Of a step: that of the batch, and those that each sample alone would have had; empty where nobody asks."""
+
+    batch: float
+    samples: tuple[float, ...]
 
 
 def one_step(
@@ -193,8 +247,8 @@ def one_step(
     settings: config.Train,
     seed: int,
     step: int,
-) -> float:
-    """One step of the optimiser, at the learning rate ``rate``; gives the loss before it.
+) -> Losses:
+    """One step of the optimiser, at the learning rate ``rate``; gives the losses before it.
 
     ``settings.precision`` says what to compute in, ``auto`` is fp32 here. Dropout follows from ``seed`` and ``step``.
 
@@ -208,56 +262,24 @@ def one_step(
     model.train()
     with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bf16"):
         logits = model(torch.from_numpy(batch.image))
-    loss = weighted_loss(logits, torch.from_numpy(batch.label), torch.from_numpy(batch.weight))
+    answer = logits, torch.from_numpy(batch.label), torch.from_numpy(batch.weight)
+    loss = loss_of(settings.loss, *answer)
     value = loss.item()
     if not math.isfinite(value):
-        raise _diverged(f"the loss at step {step + 1} is {value}, at a learning rate of {rate:.3g}")
+        raise diverged(f"the loss at step {step + 1} is {value}, at a learning rate of {rate:.3g}")
+    samples = _losses_of_samples(settings.loss, *answer) if settings.focus else ()
     for group in optimiser.param_groups:
         group["lr"] = rate
     optimiser.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     optimiser.step()
-    return value
+    return Losses(value, samples)
 
 
 @torch.no_grad()
-def _validate(model: SegmentationNetwork, data: Samples, classes: list[str], step: int) -> dict[str, Any]:
-    """Loss and IoU on all validation tiles together, in fp32: the columns of the history."""
-    model.eval()
-    table = np.zeros((len(classes), len(classes)), np.int64)
-    losses = []
-    for image, label in data.validation():
-        logits = model(torch.from_numpy(image))  # (1, classes, z, y, x)
-        truth = torch.from_numpy(label.astype(np.int64))
-        losses.append(cross_entropy(logits, truth, ignore_index=IGNORE, reduction="sum").item())
-        table += confusion.count(label, logits.argmax(1).numpy().astype(np.uint8), len(classes))
-    voxels = int(table.sum())
-    if voxels == 0:
-        raise UserError(
-            "the network was to be validated",
-            "no voxel of the validation volumes has a label that is not ignored",
-            "give the validation volumes labels, or another role",
-        )
-    loss = math.fsum(losses) / voxels
-    if not math.isfinite(loss):
-        raise _diverged(f"the loss on validation after step {step} is {loss}")
-    scores = {f"iou_{name}": value for name, value in zip(classes, confusion.iou(table), strict=True)}
-    return {"validation_loss": loss, "validation_mean_iou": confusion.mean_iou(table), **scores}
-
-
-def _keep_if_best(model: SegmentationNetwork, state: State, mean_iou: float) -> None:
-    if state.best_iou is None or mean_iou > state.best_iou:
-        state.best_step, state.best_iou = state.step, mean_iou
-        state.best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-
-
-def _diverged(found: str) -> UserError:
-    return UserError(
-        "the network was to be trained",
-        found,
-        "lower train.learning_rate, to a third for a start; with train.precision bf16 try fp32, and with "
-        "network.normalisation none try batch",
-    )
+def _losses_of_samples(kind: Loss, *answer: Tensor) -> tuple[float, ...]:
+    """Of each sample, as if it were a batch by itself, from the logits, labels and weights of a batch."""
+    return tuple(loss_of(kind, *(part[None] for part in parts)).item() for parts in zip(*answer, strict=True))
 
 
 def _start_from(path: Path, model: SegmentationNetwork, classes: list[str]) -> None:

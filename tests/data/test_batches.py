@@ -146,6 +146,18 @@ def test_turns_do_not_depend_on_the_number_of_sections(tmp_path: Path) -> None:
         assert np.array_equal(one.label[:, 0, 0], several.label[:, 0, 0])
 
 
+@given(step=st.integers(0, 60), size=st.integers(1, 30), seed=st.integers(0, 2**32 - 1))
+def test_an_order_of_ones_own_is_kept(samples: Samples, step: int, size: int, seed: int) -> None:
+    def order(number: int) -> NDArray[np.int64]:
+        return (np.arange(11) * 0 + number) % 11
+
+    batch = samples.batch(step, size, seed, order)
+    assert numbers(batch) == [position // 11 % 11 for position in range(step * size, (step + 1) * size)]
+    assert list(batch.samples) == numbers(batch)
+    usual = samples.batch(step, size, seed)
+    assert list(usual.samples) == numbers(usual)
+
+
 def test_unknown_labels_weigh_nothing(tmp_path: Path) -> None:
     samples = Samples(write(tmp_path, count=2, ignored=True))
     for step in range(8):

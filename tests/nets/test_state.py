@@ -55,7 +55,11 @@ def test_what_was_stored_comes_back(tmp_path: Path, kind: str, network: str) -> 
     best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     step(model, optimiser, 2)
     rows = [{"step": 1, "loss": 0.1 + 0.2, "iou_membrane": None}, {"step": 2, "loss": 1e-17}]
-    save_state(path, model, optimiser, State(step=2, best_step=1, best_iou=1 / 3, best=best, rows=rows))
+    further = {
+        "average": {"module.a": torch.tensor([1 / 3]), "n": torch.tensor(5)},
+        "focus": {"now": torch.rand(3).double()},
+    }
+    save_state(path, model, optimiser, State(step=2, best_step=1, best_iou=1 / 3, best=best, rows=rows, **further))
 
     other, other_optimiser = make(kind, network)
     state = restore_state(path, other, other_optimiser)
@@ -63,6 +67,11 @@ def test_what_was_stored_comes_back(tmp_path: Path, kind: str, network: str) -> 
     assert (state.step, state.best_step, state.best_iou, state.rows) == (2, 1, 1 / 3, rows)
     assert state.best.keys() == best.keys()
     assert all(torch.equal(state.best[name], best[name]) for name in best)
+    for part, tensors in further.items():
+        found = getattr(state, part)
+        assert {name: (kept.dtype, kept.tolist()) for name, kept in found.items()} == {
+            name: (kept.dtype, kept.tolist()) for name, kept in tensors.items()
+        }
     assert remembered(other, other_optimiser) == remembered(model, optimiser)
     step(model, optimiser, 3)
     step(other, other_optimiser, 3)

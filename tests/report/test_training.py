@@ -56,6 +56,29 @@ def test_the_network_is_told_in_words(make_run: MakeRun, network: Network, said:
     assert [words for words in unsaid if words in text] == []
 
 
+@pytest.mark.parametrize(
+    ("settings", "said", "unsaid"),
+    [
+        pytest.param(None, ["Loss softmax cross-entropy, each voxel"], ["Dice", "average", "Choice"], id="none told"),
+        pytest.param({}, ["Loss softmax cross-entropy, each voxel"], ["Dice", "average", "Choice"], id="all off"),
+        pytest.param({"loss": "dice"}, ["Loss one minus the soft Dice coefficient"], ["cross-entropy"], id="dice"),
+        pytest.param({"loss": "both"}, ["softmax cross-entropy and one minus the soft Dice"], ["average"], id="both"),
+        pytest.param({"average": 50}, ["as an exponential moving average over about 50 steps"], ["Choice"], id="mean"),
+        pytest.param({"focus": 0.5}, ["Choice of samples 50 % in proportion to the loss"], ["average"], id="focus"),
+    ],
+)
+def test_how_it_learnt_is_told(
+    make_run: MakeRun, settings: dict[str, Any] | None, said: list[str], unsaid: list[str]
+) -> None:
+    run = make_run(VOLUMES)
+    training = read_json(run["model"])["training"] | ({} if settings is None else {"settings": settings})
+    write_json(run["model"], read_json(run["model"]) | {"training": training})
+    network = Network(depth=2)
+    text = training_of(run, network.model_dump(mode="json"), network.geometry.dimensions)
+    assert [words for words in said if words not in text] == []
+    assert [words for words in unsaid if words in text] == []
+
+
 def test_a_network_that_knows_no_kernels_is_a_2d_one(make_run: MakeRun) -> None:
     old = {"name": "unet", "width": 8, "depth": 2, "normalisation": "batch", "dropout": 0.0}
     text = training_of(make_run(VOLUMES), old, 2)

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from unetpipe.config.types import Fraction, Model, Name, NotNegative, Positive, PositiveFloat, Tile
+from unetpipe.config.types import Fraction, Loss, Model, Name, NotNegative, Positive, PositiveFloat, Tile
 
 
 class Augment(Model):
@@ -73,6 +73,21 @@ class Train(Model):
         "auto",
         description="of the convolutions; weights and loss are always fp32. auto: bf16 where the processor has "
         "instructions for it; elsewhere bf16 takes several times as long as fp32",
+    )
+    loss: Loss = Field(
+        "cross_entropy",
+        description="what is made small: the paper's cross-entropy, a soft Dice over the classes, or their sum, all "
+        "with the weights of the voxels. Dice is a mean over the classes, so rare ones count as much as frequent ones",
+    )
+    focus: Fraction = Field(
+        0.0,
+        description="share of the samples that are drawn in proportion to their loss, as it was a pass before; the "
+        "others are drawn alike. 0: every pass takes every sample once",
+    )
+    average: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="steps over which weights are averaged: an exponential moving average, of which each step "
+        "keeps 1 - 1/average, is what is validated and kept; 0: the weights themselves",
     )
     validate_every: Positive = Field(100, description="steps between validations")
     patience: Annotated[int, Field(ge=0)] = Field(

@@ -11,6 +11,7 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Triple = tuple[Positive, Positive, Positive]
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Loss = Literal["cross_entropy", "dice", "both"]
 Tile = Annotated[
     Annotated[tuple[Positive, Positive], Tag("2")] | Annotated[Triple, Tag("3")],
     # So that a mistake is told of the one that was meant.

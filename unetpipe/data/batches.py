@@ -1,11 +1,12 @@
 """Batches for training: which samples, how flipped and how turned follows from the seed and the step alone.
 
-So a run that goes on after a crash needs no state of a random generator.
+So a run that goes on after a crash needs no state of a random generator. Where samples are drawn by their losses
+(:mod:`unetpipe.data.focus`), which ones are in a pass follows from those in earlier passes too.
 """
 
 import functools
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +20,15 @@ from unetpipe.data.samples import decode
 from unetpipe.volume import IGNORE
 
 _MOST_BYTES_IN_MEMORY = 1 << 30
-_BATCHES_AHEAD = 2
+
+BATCHES_AHEAD = 2
+"""Batches that are read while one is in use."""
 
 _ORDER, _TURNS, _UPSIDE_DOWN = 0, 1, 2
 """Streams of random numbers that one seed gives."""
+
+Order = Callable[[int], NDArray[np.int64]]
+"""The samples of a pass, by its number, in the order in which they come."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +36,13 @@ class Batch:
     """Samples as the loss takes them.
 
     ``image``: (n, z, y, x) float32, normalised grey values. ``label``: (n, z', y', x') int64, class indices, 0 where
-    the label is unknown. ``weight``: (n, z', y', x') float32, 0 where the label is unknown.
+    the label is unknown. ``weight``: (n, z', y', x') float32, 0 where the label is unknown. ``samples``: their numbers.
     """
 
     image: NDArray[np.float32]
     label: NDArray[np.int64]
     weight: NDArray[np.float32]
+    samples: tuple[int, ...]
 
 
 class Samples:
@@ -55,19 +62,22 @@ class Samples:
         # Where a border differs along y and x, labels of square images are oblong, or the other way round.
         self._square = all(y == x for y, x in (array.shape[2:] for array in arrays))
 
-    def batches(self, steps: range, size: int, seed: int) -> Iterator[Batch]:
-        """The batches of ``steps``; the next ones are read while one is in use."""
+    def batches(self, steps: range, size: int, seed: int, order: Order | None = None) -> Iterator[Batch]:
+        """The batches of ``steps``; the next ones are read while one is in use.
+
+        The order of a pass is asked for when at least all but the last ``BATCHES_AHEAD`` batches before it are used.
+        """
         with ThreadPoolExecutor(max_workers=1) as reader:
             coming: deque[Future[Batch]] = deque()
             for step in steps:
-                coming.append(reader.submit(self.batch, step, size, seed))
-                if len(coming) > _BATCHES_AHEAD:
+                coming.append(reader.submit(self.batch, step, size, seed, order))
+                if len(coming) > BATCHES_AHEAD:
                     yield coming.popleft().result()
             while coming:
                 yield coming.popleft().result()
 
-    def batch(self, step: int, size: int, seed: int) -> Batch:
-        """The ``size`` samples of a step: each pass takes all samples once, in an order of its own.
+    def batch(self, step: int, size: int, seed: int, order: Order | None = None) -> Batch:
+        """The ``size`` samples of a step: unless ``order`` says otherwise, each pass takes all once, shuffled.
 
         Each is flipped and turned by one of the eight symmetries of the square; of those, a tile that is not square has
         the four that keep its shape. One of several sections may be turned upside down too.
@@ -77,7 +87,8 @@ class Samples:
         picks = []
         for position in range(step * size, (step + 1) * size):
             number, place = divmod(position, self.count)
-            sample = int(_order(seed, number, self.count)[place])
+            samples = shuffled(seed, number, self.count) if order is None else order(number)
+            sample = int(samples[place])
             picks.append((sample, bool(random.integers(2)), int(random.integers(4)), bool(next(upside_down))))
         image, label, weight = (
             np.stack(
@@ -90,6 +101,7 @@ class Samples:
             image=decode(image),
             label=np.where(unknown, 0, label).astype(np.int64),
             weight=np.where(unknown, np.float32(0), weight.astype(np.float32)),
+            samples=tuple(sample for sample, _, _, _ in picks),
         )
 
     def validation(self) -> Iterator[tuple[NDArray[np.float32], NDArray[np.uint8]]]:
@@ -103,6 +115,6 @@ class Samples:
 
 
 @functools.lru_cache(maxsize=2)
-def _order(seed: int, number: int, count: int) -> NDArray[np.int64]:
-    """The order of ``count`` samples in the pass ``number``."""
+def shuffled(seed: int, number: int, count: int) -> NDArray[np.int64]:
+    """The order of ``count`` samples in the pass ``number``, each of them once."""
     return np.random.default_rng([seed, _ORDER, number]).permutation(count)

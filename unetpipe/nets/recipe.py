@@ -1,4 +1,4 @@
-"""What a step of training is made of: the loss, the optimiser, and the learning rate."""
+"""What a step of training is made of: the losses, the optimiser, and the learning rate."""
 
 import math
 from typing import Any
@@ -8,6 +8,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from unetpipe import config
+from unetpipe.config.types import Loss
+from unetpipe.errors import UserError
 from unetpipe.nets.layers import SegmentationNetwork
 
 # A cycle as in Smith and Topin 2017 (arXiv:1708.07120): up in the first part, then down to almost nothing.
@@ -37,6 +39,14 @@ def make_optimiser(model: SegmentationNetwork, settings: config.Train) -> torch.
     return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(settings.momentum, 0.999))
 
 
+def loss_of(kind: Loss, logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
+    """:func:`weighted_loss`, :func:`dice_loss` or their sum, as Isensee et al. 2018 (arXiv:1809.10486) have it."""
+    if kind == "cross_entropy":
+        return weighted_loss(logits, label, weight)
+    dice = dice_loss(dice_sums(logits, label, weight))
+    return dice if kind == "dice" else weighted_loss(logits, label, weight) + dice
+
+
 def weighted_loss(logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
     """Softmax cross-entropy, weighted by voxel and divided by the sum of weights, in fp32.
 
@@ -51,6 +61,42 @@ def weighted_loss(logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
     """
     losses = cross_entropy(logits.float(), label, reduction="none")
     return (losses * weight.flatten(1, 2)).sum() / weight.sum().clamp_min(torch.finfo(torch.float32).tiny)
+
+
+def dice_sums(logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
+    """What :func:`dice_loss` needs to know of some voxels; the sums of parts add up to those of the whole.
+
+    Takes what :func:`weighted_loss` takes, and gives (3, classes) float32: with p the softmax of the logits, g 1 for
+    the class of the label and else 0, and w the weights, the sums of w p g, w p² and w g² over all voxels of the batch.
+    """
+    p = torch.softmax(logits.float(), 1)
+    g = torch.zeros_like(p).scatter_(1, label[:, None], 1.0)
+    w = weight.float()[:, None]
+    return torch.stack([(w * product).sum((0, 2, 3, 4)) for product in (p * g, p * p, g)])
+
+
+def dice_loss(sums: Tensor) -> Tensor:
+    """One minus the soft Dice coefficient, from :func:`dice_sums`: 0 for a perfect answer, at most 1.
+
+    The coefficient of a class is 2 Σ w p g / (Σ w p² + Σ w g²), the form with squares of Milletari et al. 2016
+    (arXiv:1606.04797, section 3), here with the weights of voxels, over all samples of the batch together, as a mean
+    over the classes. A class of which no label counts has no coefficient; without any, the loss is 0.
+    """
+    both, squares, truth = sums
+    there = truth > 0
+    coefficients = 2 * both / torch.where(there, squares + truth, 1.0)
+    mean: Tensor = torch.where(there, 1 - coefficients, 0.0).sum() / there.sum().clamp_min(1)
+    return mean
+
+
+def diverged(found: str) -> UserError:
+    """What to say of a loss that is no number."""
+    return UserError(
+        "the network was to be trained",
+        found,
+        "lower train.learning_rate, to a third for a start; with train.precision bf16 try fp32, and with "
+        "network.normalisation none try batch",
+    )
 
 
 def cross_entropy(logits: Tensor, label: Tensor, **how: Any) -> Tensor:

@@ -22,7 +22,8 @@ class State:
     """How far a training has come.
 
     ``step``: steps done. ``best_step``, ``best_iou``, ``best``: where the mean IoU on validation was best, and the
-    weights then; 0, None and empty before the first validation. ``rows``: the history, one row per step.
+    weights then; 0, None and empty before the first validation. ``rows``: the history, one row per step. ``average``
+    and ``focus``: what the running mean of the weights and the choice of samples remember, empty where there is none.
     """
 
     step: int = 0
@@ -30,15 +31,22 @@ class State:
     best_iou: float | None = None
     best: dict[str, Tensor] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
+    average: dict[str, Tensor] = field(default_factory=dict)
+    focus: dict[str, Tensor] = field(default_factory=dict)
+
+
+_TENSORS = ("best", "average", "focus")
+"""What of a state is no plain data."""
 
 
 def save_state(path: Path, model: SegmentationNetwork, optimiser: torch.optim.Optimizer, state: State) -> None:
     """Store the weights, what the optimiser remembers, and ``state``, atomically."""
     tensors = {f"network.{name}": tensor for name, tensor in model.state_dict().items()}
-    tensors |= {f"best.{name}": tensor for name, tensor in state.best.items()}
+    for part in _TENSORS:
+        tensors |= {f"{part}.{name}": tensor for name, tensor in getattr(state, part).items()}
     for number, kept in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{number}.{name}": tensor for name, tensor in kept.items()}
-    plain = {name: value for name, value in vars(state).items() if name != "best"}
+    plain = {name: value for name, value in vars(state).items() if name not in _TENSORS}
     contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
     write_bytes(path, save(contiguous, metadata={_KEY: json.dumps(plain)}))
 
@@ -73,7 +81,8 @@ def restore_state(path: Path, model: SegmentationNetwork, optimiser: torch.optim
         like = torch.empty_like(parameter) if tensor.shape == parameter.shape else torch.empty_like(tensor)
         kept.setdefault(int(number), {})[what] = like.copy_(tensor)
     optimiser.load_state_dict({**optimiser.state_dict(), "state": kept})
-    return State(best=_part(tensors, "best"), **plain)
+    whole: dict[str, Any] = plain | {part: _part(tensors, part) for part in _TENSORS}
+    return State(**whole)
 
 
 def _part(tensors: dict[str, Tensor], first: str) -> dict[str, Tensor]:
