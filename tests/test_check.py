@@ -55,6 +55,15 @@ def test_good_settings_pass(good: Data) -> None:
     assert settings.volumes["train"].image == f"{good['data_dir']}/train.tif"
 
 
+def test_what_shows_a_training_must_be_installed(good: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    good["train"] = {"tensorboard": True}
+    check(good, "config.yaml")
+    monkeypatch.setattr("unetpipe.check.find_spec", lambda _: None)
+    assert "pip install 'unetpipe[watch]'" in _problems(good)["train.tensorboard"]
+    good["train"] = {}
+    check(good, "config.yaml")
+
+
 def test_every_address_form_passes(good: Data, tmp_path: Path) -> None:
     voxels = np.zeros((6, 70, 80), np.uint8)
     np.save(tmp_path / "a.npy", voxels)

@@ -281,8 +281,13 @@ def test_model_and_init_exclude_each_other() -> None:
     assert "train.init" in problems(data)
 
 
+def test_a_model_leaves_nothing_to_watch() -> None:
+    data = with_change("train.tensorboard", True) | {"model": "y.safetensors"}
+    assert "no meaning beside `model`" in problems(data)["train.tensorboard"]
+
+
 def test_settings_of_training_that_go_together_pass() -> None:
-    train = {"steps": 201, "batch": 4, "focus": 0.5, "average": 201, "loss": "both"}
+    train = {"steps": 201, "batch": 4, "focus": 0.5, "average": 201, "loss": "both", "tensorboard": True}
     assert parse(with_change("train", train), "try.yaml").train.focus == 0.5
 
 

@@ -153,7 +153,7 @@ def test_samples_with_a_high_loss_come_more_often(toy: Toy, monkeypatch: pytest.
 def test_what_is_off_is_not_in_the_description(toy: Toy) -> None:
     folder = toy.write()
     described = read_metadata(run(folder, MODERN))["training"]["settings"]
-    assert described.keys().isdisjoint({"loss", "average", "focus"})
+    assert described.keys().isdisjoint({"loss", "average", "focus", "tensorboard"})
     described = read_metadata(run(folder, with_settings(MODERN, loss="both", average=3, focus=0.5), name="b"))
     settings = described["training"]["settings"]
     assert (settings["loss"], settings["average"], settings["focus"]) == ("both", 3, 0.5)

@@ -6,6 +6,7 @@ read.
 
 import json
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,11 @@ def check(data: Mapping[str, Any], source: str) -> Settings:
     Raises
     ------
     SettingsError
-        With all problems: those of :func:`unetpipe.parse.parse`; files that are missing or cannot be read; sections
-        or a region outside the image; labels of another shape; images that are too small; grey values without a range;
-        a checkpoint with other classes or another network; tiles that a model cannot take, or axes along which it
-        cannot be mirrored; volumes whose voxels have another size along y and x than those from which the network
-        learns.
+        With all problems: those of :func:`unetpipe.parse.parse`; TensorBoard asked for and not installed; files that
+        are missing or cannot be read; sections or a region outside the image; labels of another shape; images that are
+        too small; grey values without a range; a checkpoint with other classes or another network; tiles that a model
+        cannot take, or axes along which it cannot be mirrored; volumes whose voxels have another size along y and x
+        than those from which the network learns.
     """
     settings = parse(data, source, further=_file_problems)
     network, _, _ = _checkpoint_problems(settings)
@@ -49,6 +50,9 @@ def _file_problems(settings: Settings) -> list[Problem]:
     network, learnt, problems = _checkpoint_problems(settings)
     if settings.model is not None and not problems:
         problems += tile_problems(settings, network) + mirror_problems(settings, network)
+    if settings.train.tensorboard and find_spec("tensorboard") is None:
+        repair = "pip install 'unetpipe[watch]', or leave it out"
+        problems.append(("train.tensorboard", f"asks for the package tensorboard, which is not installed: {repair}"))
     geometry = None if network_problems(network) else network.geometry
     sizes: dict[str, PixelSize | None] = {}
     for name in settings.volumes:

@@ -53,8 +53,12 @@ def combinations(settings: Settings) -> list[Problem]:
 def _training_problems(settings: Settings) -> list[Problem]:
     train = settings.train
     if settings.model is not None:
-        found = "has no meaning beside `model`, with which nothing is trained"
-        return [] if train.init is None else [("train.init", found)]
+        asked = {"init": train.init is not None, "tensorboard": train.tensorboard}
+        return [
+            (f"train.{key}", "has no meaning beside `model`, with which nothing is trained")
+            for key, there in asked.items()
+            if there
+        ]
     problems: list[Problem] = []
     if train.average > train.steps:
         found = f"{train.average} is more than train.steps, {train.steps}"

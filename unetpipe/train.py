@@ -16,6 +16,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -42,6 +43,7 @@ from unetpipe.nets.repeatable import processor_facts, repeatable, usable_precisi
 from unetpipe.nets.state import State, restore_state, save_state
 from unetpipe.progress_bar import track
 from unetpipe.validate import validate
+from unetpipe.watch import Board, forget
 
 NORMALISATION = "each section has mean 0 and standard deviation 1, by the constants of its volume.json"
 
@@ -74,7 +76,8 @@ def train(
     are kept. With ``settings.average``, the weights that are validated and kept are a mean of those of the last steps.
 
     A state is stored every ``settings.checkpoint_every`` steps in ``resume/`` beside the checkpoint, in a folder named
-    after everything that changes the result. It goes when the checkpoint is written.
+    after everything that changes the result. It goes when the checkpoint is written. With ``settings.tensorboard``,
+    events to watch are in ``tensorboard/`` there, and remain; without it, those of another training are removed.
 
     Parameters
     ----------
@@ -92,7 +95,8 @@ def train(
     Raises
     ------
     UserError
-        If the loss is no number, if ``init`` has another architecture or other classes, or if a state cannot be read.
+        If the loss is no number, if ``init`` has another architecture or other classes, if a state cannot be read,
+        or if TensorBoard is asked for and not installed.
     """
     processor = processor_facts()
     settings = settings.model_copy(update={"precision": usable_precision(settings.precision, processor)})
@@ -100,7 +104,7 @@ def train(
     described = read_json(samples)
     samples_digest = described["digest"]
     # What does not change the result must not change its description either.
-    recipe = settings.model_dump(mode="json", exclude={"init", "checkpoint_every"})
+    recipe = settings.model_dump(mode="json", exclude={"init", "checkpoint_every", "tensorboard"})
     recipe = {name: value for name, value in recipe.items() if name not in _OFF or value != _OFF[name]}
     recipe["init"] = None if init is None else digest(init)
     key = {
@@ -136,8 +140,14 @@ def train(
         if settings.focus:
             kept = {name: losses.numpy() for name, losses in state.focus.items()}
             focus = Focus(data.count, settings.batch, settings.focus, seed, kept)
-        parts = _Parts(model, optimiser, data, state, settings, classes, seed, average, focus)
-        _train(parts, partial(save_state, path, model, optimiser, state))
+        with ExitStack() as stack:
+            board = None
+            if settings.tensorboard:
+                board = stack.enter_context(Board(checkpoint.parent / "tensorboard", classes, state.rows))
+            elif state.step == 0:
+                forget(checkpoint.parent / "tensorboard")
+            parts = _Parts(model, optimiser, data, state, settings, classes, seed, average, focus, board)
+            _train(parts, partial(save_state, path, model, optimiser, state))
         if state.best:
             model.load_state_dict(state.best)
         elif average is not None:
@@ -164,7 +174,7 @@ def train(
 
 @dataclass(frozen=True)
 class _Parts:
-    """What a training is made of; ``average`` and ``focus`` are None where they are not asked for."""
+    """What a training is made of; ``average``, ``focus`` and ``board`` are None where they are not asked for."""
 
     model: SegmentationNetwork
     optimiser: torch.optim.Optimizer
@@ -175,6 +185,7 @@ class _Parts:
     seed: int
     average: Average | None
     focus: Focus | None
+    board: Board | None
 
     def kept(self) -> SegmentationNetwork:
         """The network that is validated and kept after this step."""
@@ -210,6 +221,8 @@ def _train(parts: _Parts, store: Callable[[], None]) -> None:
                     row |= _validate(parts)
                 _log_losses(state.rows[-settings.validate_every :])
             row["seconds"] = round(time.monotonic() - begin, 3)
+            if parts.board is not None:
+                parts.board.add(row)
             if state.step % settings.checkpoint_every == 0:
                 if average is not None:
                     state.average = average.state
@@ -225,7 +238,8 @@ def _train(parts: _Parts, store: Callable[[], None]) -> None:
 def _validate(parts: _Parts) -> dict[str, Any]:
     """The columns of the history after a validation; the best weights are remembered."""
     state, kept = parts.state, parts.kept()
-    scores = validate(kept, parts.data, parts.classes, parts.settings.loss, state.step)
+    show = None if parts.board is None else partial(parts.board.show, state.step)
+    scores = validate(kept, parts.data, parts.classes, parts.settings.loss, state.step, show)
     if state.best_iou is None or scores["validation_mean_iou"] > state.best_iou:
         state.best_step, state.best_iou = state.step, scores["validation_mean_iou"]
         state.best = {name: tensor.clone() for name, tensor in kept.state_dict().items()}

@@ -1,10 +1,12 @@
 """How good a network is on the tiles of the validation volumes."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from unetpipe.config.types import Loss
 from unetpipe.data.batches import Samples
@@ -14,9 +16,14 @@ from unetpipe.nets.layers import SegmentationNetwork
 from unetpipe.nets.recipe import cross_entropy, dice_loss, dice_sums, diverged
 from unetpipe.volume import IGNORE
 
+Show = Callable[[int, NDArray[np.float32], NDArray[np.uint8], NDArray[np.float32]], None]
+"""What gets a tile's number, image (z, y, x), labels (z', y', x') and probabilities (classes, z', y', x')."""
+
 
 @torch.no_grad()
-def validate(model: SegmentationNetwork, data: Samples, classes: list[str], kind: Loss, step: int) -> dict[str, Any]:
+def validate(
+    model: SegmentationNetwork, data: Samples, classes: list[str], kind: Loss, step: int, show: Show | None = None
+) -> dict[str, Any]:
     """Loss and IoU on all validation tiles together, in fp32: the columns of the history.
 
     The loss is of the ``kind`` that is trained, but all voxels count alike.
@@ -30,7 +37,7 @@ def validate(model: SegmentationNetwork, data: Samples, classes: list[str], kind
     table = np.zeros((len(classes), len(classes)), np.int64)
     losses = []
     sums = torch.zeros(3, len(classes), dtype=torch.float64)
-    for image, label in data.validation():
+    for tile, (image, label) in enumerate(data.validation()):
         logits = model(torch.from_numpy(image))  # (1, classes, z, y, x)
         truth = torch.from_numpy(label.astype(np.int64))
         if kind != "dice":
@@ -39,6 +46,8 @@ def validate(model: SegmentationNetwork, data: Samples, classes: list[str], kind
             known = truth != IGNORE
             sums += dice_sums(logits, truth.where(known, 0), known)
         table += confusion.count(label, logits.argmax(1).numpy().astype(np.uint8), len(classes))
+        if show is not None:
+            show(tile, image[0], label[0], logits[0].softmax(0).numpy())
     voxels = int(table.sum())
     if voxels == 0:
         raise UserError(

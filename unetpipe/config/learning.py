@@ -98,4 +98,9 @@ class Train(Model):
         2,
         description="CPU threads; another number can give another last bit, so it is a setting and not --cores",
     )
+    tensorboard: bool = Field(
+        False,
+        description="write losses, learning rate, IoU and pictures of validation tiles to `model/tensorboard`, for "
+        "`tensorboard --logdir results`; needs `pip install 'unetpipe[watch]'`",
+    )
     init: str | None = Field(None, description="a checkpoint.safetensors to start from: fine-tuning")

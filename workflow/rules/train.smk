@@ -1,3 +1,5 @@
+# What lies beside the outputs is not declared: Snakemake would delete it before a rerun. The states in model/resume are
+# what a killed training goes on from; the events in model/tensorboard (train.tensorboard) are kept up by the training.
 rule train:
     """Train the network on the samples; the best step on the validation volumes is kept."""
     input:
