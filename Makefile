@@ -17,7 +17,7 @@ demo: $(VENV)/installed  ## the whole workflow on a synthetic volume
 	@$(BIN)/unetpipe status results/demo
 
 test: $(VENV)/installed-test  ## all tests; what cannot run here is skipped with its reason
-	$(BIN)/python -m pytest -n $(CORES) --dist loadfile --max-worker-restart 0
+	$(BIN)/python -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 ablation: $(VENV)/installed  ## what skips, un-pooling, deformation and more are worth; DATA_DIR may hold the ISBI 2012 stacks
 	$(BIN)/snakemake --cores $(CORES) --rerun-incomplete --snakefile workflow/ablation.smk \

@@ -19,6 +19,27 @@ settings.register_profile(
 )
 settings.load_profile("unetpipe")
 
+# Those that take longest, by measurement. A worker takes file after file: what comes last decides when all are done.
+LONG = [
+    "workflow/test_workflow.py",
+    "workflow/test_dimensions.py",
+    "deploy/test_networks.py",
+    "engines/test_contract.py",
+    "workflow/test_interrupted.py",
+    "test_train.py",
+    "test_train_again.py",
+    "test_predict.py",
+    "test_benchmarks.py",
+    "deploy/test_export.py",
+]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first."""
+    places = {Path(__file__).parent / name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path, len(LONG)))
+
+
 MakeVolume = Callable[..., Path]
 
 

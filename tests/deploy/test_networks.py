@@ -1,6 +1,8 @@
 """The networks beside the U-Net of the paper go the same way: exported, in other precisions, and cut as one likes."""
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from tiling import assert_tiles_are_the_whole, image
+from tiling import Build, assert_tiles_are_the_whole, image
 
 from unetpipe import config
 from unetpipe.config import Network, Precision
@@ -19,7 +21,7 @@ from unetpipe.deploy.export import export
 from unetpipe.deploy.forms import write_form
 from unetpipe.deploy.quantize import quantize, writable
 from unetpipe.engines import mirrored, onnx_file
-from unetpipe.engines.contract import Engine, Profile
+from unetpipe.engines.contract import Engine
 from unetpipe.engines.select import backend
 from unetpipe.errors import UserError
 from unetpipe.files import read_json
@@ -43,15 +45,26 @@ NETWORKS = {
 IN_BYTES = ["without skips", "full resolution, 2.5D"]
 
 
-@pytest.fixture(scope="module", params=[pytest.param(name, id=name) for name in NETWORKS])
-def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The folder with checkpoint.safetensors and model.onnx of a network with random weights, and its name."""
-    folder = tmp_path_factory.mktemp("network")
-    torch.manual_seed(0)
-    checkpoint = folder / "checkpoint.safetensors"
-    save_checkpoint(checkpoint, build(NETWORKS[request.param], len(CLASSES)).eval(), {"classes": CLASSES})
-    export(checkpoint, folder / "model.onnx", folder / "model.json")
-    return folder, request.param
+@pytest.fixture(scope="module")
+def export_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A function that gives the folder with checkpoint.safetensors and model.onnx of a network with random weights."""
+
+    @functools.cache
+    def write(name: str) -> Path:
+        folder = tmp_path_factory.mktemp("network")
+        torch.manual_seed(0)
+        checkpoint = folder / "checkpoint.safetensors"
+        save_checkpoint(checkpoint, build(NETWORKS[name], len(CLASSES)).eval(), {"classes": CLASSES})
+        export(checkpoint, folder / "model.onnx", folder / "model.json")
+        return folder
+
+    return write
+
+
+@pytest.fixture(params=[pytest.param(name, id=name) for name in NETWORKS])
+def exported(request: pytest.FixtureRequest, export_of: Callable[[str], Path]) -> Any:
+    """The folder, and the name of the network."""
+    return export_of(request.param), request.param
 
 
 def test_the_checkpoint_brings_its_network_along(exported: Any) -> None:
@@ -94,41 +107,24 @@ def calibrated(onnx_path: Path, form: str, folder: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def opened() -> Iterator[list[Engine]]:
-    engines: list[Engine] = []
-    yield engines
-    for engine in engines:
-        engine.close()
-
-
 @pytest.mark.parametrize(
     ("name", "precision"), [("openvino", "fp32"), ("openvino", "bf16"), ("onnxruntime", "fp32")], ids="{}".format
 )
-def test_tiles_are_the_whole_bit_for_bit(
-    exported: Any, name: str, precision: Precision, tmp_path: Path, opened: list[Engine]
-) -> None:
-    cut(exported, name, precision, tmp_path, opened)
+def test_tiles_are_the_whole_bit_for_bit(exported: Any, name: str, precision: Precision, tmp_path: Path) -> None:
+    cut(exported, name, precision, tmp_path)
 
 
-def test_mirrored_ones_are_too(exported: Any, tmp_path: Path, opened: list[Engine]) -> None:
-    cut(exported, "onnxruntime", "fp32", tmp_path, opened, ("y", "x"))
+def test_mirrored_ones_are_too(exported: Any, tmp_path: Path) -> None:
+    cut(exported, "onnxruntime", "fp32", tmp_path, ("y", "x"))
 
 
 @pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
 @pytest.mark.parametrize("exported", IN_BYTES, indirect=True)
-def test_so_they_are_in_bytes(exported: Any, name: str, tmp_path: Path, opened: list[Engine]) -> None:
-    cut(exported, name, "int8", tmp_path, opened)
+def test_so_they_are_in_bytes(exported: Any, name: str, tmp_path: Path) -> None:
+    cut(exported, name, "int8", tmp_path)
 
 
-def cut(
-    exported: Any,
-    name: str,
-    precision: Precision,
-    tmp_path: Path,
-    opened: list[Engine],
-    mirror: Sequence[str] = (),
-) -> None:
+def cut(exported: Any, name: str, precision: Precision, tmp_path: Path, mirror: Sequence[str] = ()) -> None:
     folder, _ = exported
     library = backend(name)
     if reason := library.unavailable("run", precision):
@@ -136,13 +132,13 @@ def cut(
     onnx_path = folder / "model.onnx"
     path = onnx_path if precision == "fp32" else calibrated(onnx_path, library.form(precision), tmp_path)
 
-    def open_one(tile: Any, batch: int = 1, threads: int = 1) -> Engine:
-        library.build(path, tmp_path / "engine", Profile((1, batch, batch), tile))
-        opened.append(library.load(tmp_path / "engine", tile, batch, threads))
-        return mirrored(opened[-1], mirror)
-
     # OpenVINO refuses to compute a single voxel, for which it has another softmax.
-    assert_tiles_are_the_whole(path, open_one, alone=name != "openvino")
+    with closing(Build(library, path, tmp_path / "engine")) as engine:
+
+        def open_one(*call: Any, **how: Any) -> Engine:
+            return mirrored(engine.open(*call, **how), mirror)
+
+        assert_tiles_are_the_whole(path, open_one, alone=name != "openvino")
 
 
 @pytest.mark.parametrize("form", ["fp16", "bf16"])

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
-from tiling import assert_tiles_are_the_whole, image
+from tiling import Build, assert_tiles_are_the_whole, image
 
 from unetpipe.config import Precision
 from unetpipe.engines import onnx_file
@@ -42,21 +42,21 @@ Open = Callable[..., Engine]
 @pytest.fixture
 def open_engine(tmp_path: Path, in_form: InForm) -> Iterator[Open]:
     """A function that builds a network for one shape of call and loads the engine."""
-    engines = []
+    builds: dict[tuple[Kind, Path], Build] = {}
 
     def make(kind: Kind, network: Path, tile: Shape, batch: int = 1, threads: int = 1) -> Engine:
         name, precision = kind
         library = backend(name, CAPABILITIES)
         if reason := library.unavailable("run", precision):
             pytest.skip(reason)
-        library.build(in_form(network, library.form(precision)), tmp_path / "engine", Profile((1, batch, batch), tile))
-        engine = library.load(tmp_path / "engine", tile, batch, threads)
-        engines.append(engine)
-        return engine
+        if (kind, network) not in builds:
+            form = in_form(network, library.form(precision))
+            builds[kind, network] = Build(library, form, tmp_path / f"engine-{len(builds)}")
+        return builds[kind, network].open(tile, batch, threads)
 
     yield make
-    for engine in engines:
-        engine.close()
+    for build in builds.values():
+        build.close()
 
 
 @pytest.mark.parametrize("kind", ALL)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unetpipe.engines import onnx_file
-from unetpipe.engines.contract import Engine
+from unetpipe.engines.contract import Backend, Engine, Facts, Profile
 from unetpipe.grid import Region, Shape, triple
 
 # What a volume is cut into, in units of the poolings: tiles that keep so much along (z, y, x), so many a call, threads.
@@ -20,6 +20,27 @@ CUTS = {
 VOLUME = {2: (1, 6, 24), 3: (4, 3, 12)}
 
 OpenOne = Callable[..., Engine]
+
+
+class Build:
+    """An engine of ``network`` in the file ``engine``, and all that were loaded of it."""
+
+    def __init__(self, library: Backend, network: Path, engine: Path) -> None:
+        self._library, self._network, self._engine = library, network, engine
+        self._facts: Facts | None = None
+        self._loaded: list[Engine] = []
+
+    def open(self, tile: Shape, batch: int = 1, threads: int = 1) -> Engine:
+        """Load it for a tile, and so many tiles per call and threads; build it, but once where it takes any call."""
+        if self._facts is None or self._facts["profile"] is not None:
+            self._facts = self._library.build(self._network, self._engine, Profile((1, batch, batch), tile))
+        self._loaded.append(self._library.load(self._engine, tile, batch, threads))
+        return self._loaded[-1]
+
+    def close(self) -> None:
+        """Close what was loaded."""
+        for engine in self._loaded:
+            engine.close()
 
 
 def image(*shape: int, seed: int = 0) -> NDArray[np.float32]:
