@@ -23,6 +23,7 @@ settings.load_profile("unetpipe")
 LONG = [
     "workflow/test_workflow.py",
     "workflow/test_dimensions.py",
+    "workflow/test_ablation.py",
     "deploy/test_networks.py",
     "engines/test_contract.py",
     "workflow/test_interrupted.py",
