@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import openvino as openvino_library
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -191,10 +192,10 @@ def test_the_longest_sums_of_bf16_have_one_order(channels: int, results: int, ke
     volume = rng.standard_normal((1, channels, *[5] * (len(kernel) - 2), 24, 64)).astype(np.float32)
 
     def convolve(image: Any, threads: int) -> Any:
-        network = openvino.runtime().Core().read_model(model.SerializeToString())
+        network = openvino_library.Core().read_model(model.SerializeToString())
         network.reshape({"image": list(image.shape)})
         hints = {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": str(threads)}
-        return openvino.runtime().Core().compile_model(network, "CPU", hints)({0: image})[0]
+        return openvino_library.Core().compile_model(network, "CPU", hints)({0: image})[0]
 
     wanted = convolve(volume, 1)
     for height, width, threads in [(3, 3, 1), (4, 7, 2), (24, 9, 1), (24, 16, 2), (5, 33, 1), (24, 64, 2)]:

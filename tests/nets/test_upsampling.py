@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+import openvino
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,7 +13,6 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from unetpipe.engines.openvino import runtime
 from unetpipe.nets.upsampling import unpool
 
 UNPOOL: dict[int, Callable[..., Tensor]] = {2: functional.max_unpool2d, 3: functional.max_unpool3d}
@@ -105,7 +105,7 @@ def test_it_is_the_same_in_the_engines_without_an_operation_of_its_own(window: l
     model = program.model_proto
     assert "MaxUnpool" not in {node.op_type for node in model.graph.node}
     data = model.SerializeToString()
-    core = runtime().Core()
+    core = openvino.Core()
     compiled = core.compile_model(core.read_model(data), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     for found, values in (session.run(None, {"image": image.numpy()}), list(compiled(image.numpy()).values())):

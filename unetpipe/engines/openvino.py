@@ -1,7 +1,6 @@
 """Engines of OpenVINO, on the processor."""
 
 import math
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -49,7 +48,7 @@ class OpenVINO:
         if precision not in _FORMS:
             return f"OpenVINO computes in {', '.join(_FORMS)} on processors, not in {precision}"
         try:
-            runtime()
+            import openvino  # noqa: F401
         except ImportError as error:
             return f"the package openvino cannot be loaded ({error})"
         return processor().lacks(precision)
@@ -101,8 +100,10 @@ class _OpenVINOEngine(Engine):
 
 
 def _compile(engine: Path, precision: Precision, shape: tuple[int, int, int, int], threads: int) -> Any:
+    import openvino
+
     try:
-        core = runtime().Core()
+        core = openvino.Core()
         model = core.read_model(engine.read_bytes())
         model.reshape({onnx_file.IMAGE: list(shape)})
         return core.compile_model(
@@ -178,17 +179,6 @@ def _check_precision(compiled: Any, model: onnx_format.ModelProto, precision: Pr
 
 
 def _library() -> str:
-    return f"openvino {runtime().__version__.partition('-')[0]}"
-
-
-def runtime() -> Any:
-    """OpenVINO's package, which is imported here alone, and told to keep to itself.
-
-    Left to itself it reports each import to its makers. It forks a process for that amid the threads of this one, which
-    can hang and keep open whatever this process has open.
-    """
-    # As if the package that reports were not installed: OpenVINO does without.
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 
-    return openvino
+    return f"openvino {openvino.__version__.partition('-')[0]}"
