@@ -99,6 +99,52 @@ def test_a_dataset_without_a_volume_to_test_is_a_mistake(settings: dict[str, Any
         plan(settings, "c.yaml")
 
 
+@pytest.mark.parametrize("part", ["common", "datasets.first.settings", "variants.less.settings"])
+@pytest.mark.parametrize("key", ["run", "seed", "data_dir", "model"])
+def test_what_each_run_has_of_its_own_is_not_set_elsewhere(part: str, key: str, settings: dict[str, Any]) -> None:
+    here = settings
+    for step in part.split("."):
+        here = here[step]
+    here[key] = "x" if key != "seed" else 3
+    with pytest.raises(SettingsError) as caught:
+        plan(settings, "c.yaml")
+    assert f"{part}.{key}" in dict(caught.value.problems)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"classes": {"membrane": [0, 128], "inside": [255]}}, id="classes"),
+        pytest.param(
+            {"volumes": {"more": {"role": "test", "image": "phantom", "labels": "phantom", "sections": [0, 1]}}},
+            id="volumes to test",
+        ),
+    ],
+)
+def test_variants_that_cannot_be_compared_are_a_mistake(change: dict[str, Any], settings: dict[str, Any]) -> None:
+    settings["variants"]["less"]["settings"] |= change
+    with pytest.raises(SettingsError, match=r"nothing can be compared \(in variants\.less on datasets\.first"):
+        plan(settings, "c.yaml")
+
+
+def test_each_run_has_a_folder_of_its_own(settings: dict[str, Any]) -> None:
+    settings["datasets"]["first"]["seeds"] = [1, 1]
+    with pytest.raises(SettingsError, match="more than one run would be a-first-plain-1"):
+        plan(settings, "c.yaml")
+    settings["datasets"]["first"]["seeds"] = [1]
+    settings["datasets"]["first-plain"] = settings["datasets"]["first"]
+    settings["variants"] |= {"plain-plain": {"title": "again"}}
+    with pytest.raises(SettingsError, match="more than one run would be a-first-plain-plain-1"):
+        plan(settings, "c.yaml")
+
+
+def test_what_a_changed_variant_predicts_replaces_what_it_predicted(settings: dict[str, Any]) -> None:
+    assert all(trial.settings["predict"]["on_change"] == "restart" for trial in plan(settings, "c.yaml").trials)
+    settings["common"]["predict"] = {"on_change": "refuse", "workers": 1}
+    for trial in plan(settings, "c.yaml").trials:
+        assert trial.settings["predict"] == {"on_change": "refuse", "workers": 1}
+
+
 def test_datasets_whose_folder_is_not_told_are_left_out(settings: dict[str, Any]) -> None:
     settings["datasets"]["second"]["settings"]["volumes"]["test"]["image"] = "{data_dir}/image.tif"
     planned = plan(settings, "c.yaml")

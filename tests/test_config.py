@@ -168,8 +168,10 @@ def test_the_example_of_the_readme_can_be_used() -> None:
         pytest.param("train.init", "{data_dir}/x", "train.init", "data_dir", id="data_dir in train.init"),
         pytest.param("train.loss", "focal", "train.loss", "'cross_entropy', 'dice'", id="unknown loss"),
         pytest.param("train.focus", 1.0, "train.focus", "less than 1", id="focus on nothing else"),
-        pytest.param("train", {"steps": 200, "batch": 4, "focus": 0.5}, "train.focus", "begins with the third pass over"
-                     " the 400 samples (augment.samples), and 800 are taken", id="focus that never begins"),
+        pytest.param("train", {"steps": 200, "batch": 4, "focus": 0.5}, "train.focus", "after 2 passes over the 400 "
+                     "samples (augment.samples); 800 are taken", id="focus that never begins"),
+        pytest.param("train", {"steps": 4, "batch": 400, "focus": 0.5}, "train.focus", "begins after 4 passes",
+                     id="focus with passes of one batch"),
         pytest.param("train", {"steps": 20, "average": 21}, "train.average", "21 is more than train.steps, 20",
                      id="average over more than all steps"),
         pytest.param("train.average", -1, "train.average", "greater than or equal to 0", id="negative average"),

@@ -101,7 +101,14 @@ def _plan(arguments: argparse.Namespace) -> int:
     # Not at the top: it knows engines.
     from unetpipe.outlook import outlook
 
-    settings = check(read(arguments.configuration, _overrides(arguments.config)), str(arguments.configuration))
+    data = read(arguments.configuration, _overrides(arguments.config))
+    if "ablation" in data:
+        raise UserError(
+            f"predictions were to be planned by {arguments.configuration}",
+            "it is an ablation: many runs",
+            "give the configuration of one run; `unetpipe check` tells whether those of an ablation can be used",
+        )
+    settings = check(data, str(arguments.configuration))
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     for line in outlook(settings, arguments.cores):
         print(line, flush=True)

@@ -3,6 +3,7 @@
 from collections.abc import Collection
 
 from unetpipe.config import PHANTOM, Instances, Network, Phantom, Problem, Settings, Volume
+from unetpipe.config.learning import passes_before_focus
 from unetpipe.grid import AXES, Region, Shape
 
 
@@ -64,9 +65,8 @@ def _training_problems(settings: Settings) -> list[Problem]:
         found = f"{train.average} is more than train.steps, {train.steps}"
         problems.append(("train.average", f"{found}: the first weights would count nearly as much as the last"))
     taken, samples = train.steps * train.batch, settings.augment.samples
-    # What is drawn in a pass follows from the losses in the last pass but one.
-    if train.focus and taken <= 2 * samples:
-        found = f"begins with the third pass over the {samples} samples (augment.samples), and {taken} are taken in all"
+    if train.focus and taken <= (passes := passes_before_focus(samples, train.batch)) * samples:
+        found = f"begins after {passes} passes over the {samples} samples (augment.samples); {taken} are taken in all"
         problems.append(("train.focus", f"{found}: train for more steps, draw fewer samples, or leave it out"))
     return problems
 

@@ -98,6 +98,9 @@ def status(run: Path, now: float) -> str:
         If nothing of a run is there.
     """
     folder = run if run.is_dir() else Path(_RESULTS) / run
+    if (folder / "ablation.json").exists():
+        told = read_json(folder / "ablation.json")["conclusions"]
+        return "\n".join([f"ablation {folder.name} in {folder}", "", *told, "", f"report: {folder / 'report.html'}"])
     plans = {path.parent.name: read_allocated(path) for path in sorted(folder.glob("predictions/*/allocated.json"))}
     names = sorted({*plans, *(path.parent.name for path in folder.glob("volumes/*/volume.json"))})
     scored = any(folder.glob("scores/*.json")) or (folder / "report.html").exists()

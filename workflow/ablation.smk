@@ -57,6 +57,7 @@ rule ablation:
         jobs=PLAN.tested("predictions/{}/job-0.json"),
         histories=[f"{trial.results}/model/history.csv" for trial in PLAN.trials],
         models=[f"{trial.results}/model/model.json" for trial in PLAN.trials],
+        certificates=[f"{trial.engine}/certificate.json" for trial in PLAN.trials],
     output:
         report=f"{FOLDER}/report.html",
         summary=f"{FOLDER}/ablation.json",

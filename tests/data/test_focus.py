@@ -125,3 +125,12 @@ def test_what_is_remembered_is_bounded() -> None:
     for step in range(500):
         focus.learn(step, [step % 10, 3], [1.0, 2.0])
     assert len(focus.state) <= 4
+
+
+def test_losses_a_rounding_below_zero_leave_every_sample_its_chance() -> None:
+    focus = Focus(4, 1, 0.9, 1)
+    for step in range(16):
+        focus.learn(step, [step % 4], [(-1e-7, 1e-7, -3e-7, 2e-7)[step % 4]])
+    order = focus.order(5)
+    assert set(order) <= {0, 1, 2, 3}
+    assert len(set(order)) > 1

@@ -32,6 +32,7 @@ from PIL import Image
 
 from unetpipe.data.ingest import ingest
 from unetpipe.data.sources import file_of, open_source, watched
+from unetpipe.errors import UserError
 from unetpipe.volume import VolumeFile
 
 
@@ -174,41 +175,74 @@ def test_zarr_tells_its_origin(
         assert source.origin_nm == expected
 
 
-@pytest.mark.parametrize("version", [2, 3])
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        pytest.param("scale/0", ((40, 4, 4), (0, 0, 0)), id="full resolution"),
-        pytest.param("scale/1", ((40, 8, 8), (0, 2, 2)), id="coarser"),
-        pytest.param("other", (None, (0, 0, 0)), id="no level"),
-    ],
-)
-def test_a_level_of_a_pyramid_has_its_own_voxel_size(
-    version: int, name: str, expected: tuple[Any, Any], tmp_path: Path
-) -> None:
+def pyramid(folder: Path, version: int = 3, axes: str = "zyx", transformations: list[Any] | None = None) -> Path:
+    """An OME-Zarr of two levels, voxels of 4 nm and 8 nm, and an array beside them."""
     levels = [
         {
             "path": f"scale/{number}",
-            "coordinateTransformations": [
+            "coordinateTransformations": transformations
+            or [
                 {"type": "scale", "scale": [40, size, size]},
                 {"type": "translation", "translation": [0, size / 2 - 2, size / 2 - 2]},
             ],
         }
         for number, size in enumerate((4, 8))
     ]
-    axes = [{"name": axis, "type": "space", "unit": "nanometer"} for axis in "zyx"]
-    multiscales = {"multiscales": [{"axes": axes, "datasets": levels}]}
+    space = [{"name": axis, "type": "space", "unit": "nanometer"} for axis in axes]
+    multiscales = {"multiscales": [{"axes": space, "datasets": levels}]}
     attributes = multiscales if version == 2 else {"ome": multiscales}
-    group = zarr.create_group(tmp_path / "p.zarr", zarr_format=version, attributes=attributes)
+    group = zarr.create_group(folder / "p.zarr", zarr_format=version, attributes=attributes)
     voxels = some_voxels("uint8")
     for path in ("scale/0", "scale/1", "other"):
         group.create_array(path, shape=voxels.shape, dtype=voxels.dtype)[...] = voxels
-    address = str(tmp_path / "p.zarr" / name)
+    return folder / "p.zarr"
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        pytest.param("scale/0", ((40, 4, 4), (0, 0, 0)), id="full resolution"),
+        pytest.param("scale/1", ((40, 8, 8), (0, 2, 2)), id="coarser"),
+        pytest.param("scale/1/", ((40, 8, 8), (0, 2, 2)), id="with a slash"),
+        pytest.param("other", (None, (0, 0, 0)), id="no level"),
+    ],
+)
+def test_a_level_of_a_pyramid_has_its_own_voxel_size(
+    version: int, name: str, expected: tuple[Any, Any], tmp_path: Path
+) -> None:
+    address = f"{pyramid(tmp_path, version)}/{name}"
     with open_source(address) as source:
         assert (source.voxel_size_nm, source.origin_nm) == expected
-        assert np.array_equal(source.read(0, source.shape[0]), voxels)
+        assert np.array_equal(source.read(0, source.shape[0]), some_voxels("uint8"))
     # Whoever changes the voxel size of the image changes that of the level.
     assert str(tmp_path / "p.zarr" / ("zarr.json" if version == 3 else ".zattrs")) in watched(address)
+
+
+def test_so_it_has_from_inside_and_through_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    level = pyramid(tmp_path) / "scale" / "1"
+    (tmp_path / "link").symlink_to(level)
+    monkeypatch.chdir(level)
+    for address in (".", str(tmp_path / "link")):
+        with open_source(address) as source:
+            assert source.voxel_size_nm == (40, 8, 8)
+    assert "../../zarr.json" in watched(".")
+
+
+def test_axes_in_another_order_are_refused_for_a_level_too(tmp_path: Path) -> None:
+    folder = pyramid(tmp_path, axes="xyz")
+    for address in (folder, folder / "scale" / "1"):
+        with pytest.raises(UserError, match=r"axes \(x, y, z\)"):
+            open_source(str(address))
+    with open_source(str(folder / "other")) as source:
+        assert source.voxel_size_nm is None
+
+
+def test_transformations_that_are_none_tell_nothing(tmp_path: Path) -> None:
+    folder = pyramid(tmp_path, transformations=[5, "scale"])
+    for address in (folder, folder / "scale" / "1"):
+        with open_source(str(address)) as source:
+            assert source.voxel_size_nm is None
 
 
 def test_sections_are_sorted_as_people_count(tmp_path: Path) -> None:

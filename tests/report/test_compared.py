@@ -1,5 +1,7 @@
 """What follows from the runs of an ablation, and what does not."""
 
+from dataclasses import replace
+
 import pytest
 
 from unetpipe.config import Network
@@ -10,7 +12,9 @@ from unetpipe.report.compared import Found, Row, conclusions, costs, tables
 def run(variant: str, iou: float | None, seed: int = 1, dataset: str = "d") -> Found:
     """Of which the score alone matters."""
     scores = {"mean_iou": iou, "v_rand": None, "v_info": 0.9}
-    return Found(f"{dataset}-{variant}-{seed}", dataset, variant, seed, scores, 10, 5, 0.1 * seed, 2.0, (1, 60, 60))
+    return Found(
+        f"{dataset}-{variant}-{seed}", dataset, variant, seed, scores, 10, 5, 0.1 * seed, 2.0, (1, 60, 60), "fp32", True
+    )
 
 
 def row(*values: float, reference: tuple[float, ...] = (0.80, 0.82)) -> Row:
@@ -63,21 +67,27 @@ def test_no_more_is_concluded_than_the_seeds_allow() -> None:
         run("like", 0.6, dataset="e"),
         run("better", 0.6, dataset="e"),
     ]
-    lower, higher, alike, single, always, never = conclusions(tables(runs, {"d": "Data", "e": "More"}))
+    lower, higher, alike, single = conclusions(tables(runs, {"d": "Data", "e": "More"}))
     assert lower == "Data: mean IoU is lower than that of first with every seed for worse (\N{MINUS SIGN}0.100)."
-    assert "better (+0.100)" in higher
+    assert higher == "Data: mean IoU is higher than that of first with every seed for better (+0.100)."
     assert "no difference that the seeds do not make as well for like (\N{MINUS SIGN}0.010)" in alike
     assert single.startswith("More, one seed, so small differences mean nothing")
     assert "worse (\N{MINUS SIGN}0.100), like (+0.100) and better (+0.100)" in single
-    assert always == "Lower on every dataset: worse."
-    assert never == "Lower on none: better."
+
+
+def test_what_was_chosen_with_the_truth_is_told() -> None:
+    chosen, best = run("first", 0.8), replace(run("other", 0.8), chosen_on_validation=False)
+    (table,) = tables([chosen, replace(chosen, variant="other")], {"d": "Data"})
+    assert table.threshold == "the threshold chosen on validation"
+    (table,) = tables([chosen, best], {"d": "Data"})
+    assert table.threshold == "the best threshold, chosen with the truth"
 
 
 def test_a_patch_classifier_is_told_beside_a_sliding_window() -> None:
     network = Network(name="patch_classifier", width=4, depth=2)
     tile = patch_geometry(network.kernels, network.poolings, 1).tile_for((1, 20, 20))
     found = run("patches", 0.5)
-    sentence = costs(Row("patches", [Found(**{**vars(found), "tile": tile})], [found]), network, 2)
+    sentence = costs(Row("patches", [replace(found, tile=tile)], [found]), network, 2)
     assert sentence is not None
     assert f"{tile[1]} × {tile[2]}" in sentence
     assert "with the same result" in sentence

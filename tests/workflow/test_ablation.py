@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 import yaml
 from running import ROOT, SMALL
+
+from unetpipe.status import status
 
 pytestmark = pytest.mark.workflow
 
@@ -54,6 +57,9 @@ def test_variants_stand_beside_each_other(tmp_path: Path) -> None:
     assert "multiply-adds" in page
     assert "&lt;Phantom&gt;" in page
     assert "<Phantom>" not in page
+    told = status(tmp_path / "results" / "few", time.time())
+    assert all(sentence in told for sentence in found["conclusions"])
+    assert "report.html" in told
     # More seeds are more runs; what is there is not run again.
     again = call(tmp_path)
     assert "Nothing to be done" in again.stdout, again.stdout
@@ -62,6 +68,14 @@ def test_variants_stand_beside_each_other(tmp_path: Path) -> None:
     planned = call(tmp_path, "--dry-run", "--quiet", "rules")
     assert "few-phantom-unet-2" in planned.stdout
     assert "few-phantom-unet-1" not in planned.stdout, planned.stdout
+    # A variant that is changed is trained and predicted again.
+    settings["datasets"]["phantom"]["seeds"] = [1]
+    settings["variants"]["patches"]["settings"]["train"] = {"steps": 5}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+    changed = call(tmp_path)
+    assert changed.returncode == 0, changed.stdout
+    assert "rule few-phantom-unet-1" not in changed.stdout
+    assert json.loads((tmp_path / "results" / "few" / "ablation.json").read_text())["runs"][1]["step"] == 5
 
 
 def test_mistakes_come_before_any_job(tmp_path: Path) -> None:

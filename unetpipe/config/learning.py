@@ -1,10 +1,19 @@
 """Samples and training."""
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from unetpipe.config.types import Fraction, Loss, Model, Name, NotNegative, Positive, PositiveFloat, Tile
+
+BATCHES_AHEAD = 2
+"""Batches that are read while one is learnt from."""
+
+
+def passes_before_focus(samples: int, batch: int) -> int:
+    """Passes over ``samples`` in batches of ``batch`` that are drawn before the losses can tell their order."""
+    return 1 + math.ceil((BATCHES_AHEAD + 1) * batch / samples)
 
 
 class Augment(Model):
@@ -101,6 +110,7 @@ class Train(Model):
     tensorboard: bool = Field(
         False,
         description="write losses, learning rate, IoU and pictures of validation tiles to `model/tensorboard`, for "
-        "`tensorboard --logdir results`; needs `pip install 'unetpipe[watch]'`",
+        "`tensorboard --logdir results`; needs `pip install 'unetpipe[watch]'`. Another value than "
+        "before makes snakemake train again, as that of any setting of `train`",
     )
     init: str | None = Field(None, description="a checkpoint.safetensors to start from: fine-tuning")

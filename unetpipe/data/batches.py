@@ -16,12 +16,12 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from unetpipe.config.learning import BATCHES_AHEAD
 from unetpipe.data.samples import decode
 from unetpipe.volume import IGNORE
 
 _MOST_BYTES_IN_MEMORY = 1 << 30
 
-BATCHES_AHEAD = 2
 """Batches that are read while one is in use."""
 
 _ORDER, _TURNS, _UPSIDE_DOWN = 0, 1, 2

@@ -11,13 +11,13 @@ computing interleave::
                                '---------------'
 """
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unetpipe.data.batches import BATCHES_AHEAD, shuffled
+from unetpipe.config.learning import passes_before_focus
+from unetpipe.data.batches import shuffled
 
 _DRAWN = 3
 """The stream of random numbers for what is drawn; batches have others."""
@@ -52,7 +52,7 @@ class Focus:
         self._count, self._size, self._share, self._seed = count, size, share, seed
         # When the first batch of a pass is asked for, the last few before it are not learnt from: they belong to the
         # pass before, or to more than one where these are short.
-        self._lag = 1 + math.ceil((BATCHES_AHEAD + 1) * size / count)
+        self._lag = passes_before_focus(count, size)
         kept = dict(kept or {})
         self._now = kept.pop("now", np.full(count, np.nan))
         self._after = {int(number): losses for number, losses in kept.items()}
@@ -83,6 +83,8 @@ class Focus:
         self._after = {number: losses for number, losses in self._after.items() if number >= ended - self._lag}
 
     def _draw(self, number: int, losses: NDArray[np.float64]) -> NDArray[np.int64]:
+        # A Dice loss can be a rounding below 0.
+        losses = np.maximum(losses, 0)
         total = losses.sum()
         by_loss = losses / total if total > 0 else np.full(self._count, 1 / self._count)
         ends = np.cumsum((1 - self._share) / self._count + self._share * by_loss)

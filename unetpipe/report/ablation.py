@@ -32,6 +32,7 @@ def ablation_report(
     scores: list[Path],
     histories: list[Path],
     models: list[Path],
+    certificates: list[Path],
     allocated: list[Path],
     jobs: list[Path],
     command: str,
@@ -52,22 +53,29 @@ def ablation_report(
     scores, allocated, jobs:
         ``scores/<volume>.json``, ``allocated.json`` and ``job-0.json`` of the volumes to test of all runs, in their
         order.
-    histories, models:
-        ``history.csv`` and ``model.json`` of all runs.
+    histories, models, certificates:
+        ``history.csv``, ``model.json`` and ``certificate.json`` of all runs.
     command:
         What repeats the ablation.
     """
     runs = []
     start = 0
-    for trial, history, model in zip(trials, histories, models, strict=True):
+    for trial, history, model, certificate in zip(trials, histories, models, certificates, strict=True):
         mine = slice(start, start + len(trial["scored"]))
-        runs.append(found(trial, scores[mine], history, model, jobs[mine], allocated[start]))
+        runs.append(
+            found(
+                trial, scores=scores[mine], history=history, model=model, certificate=certificate, jobs=jobs[mine],
+                allocated=allocated[start],
+            )
+        )  # fmt: skip
         start = mine.stop
     compared = tables(runs, {name: dataset["title"] for name, dataset in settings["datasets"].items()})
     sentences = list(conclusions(compared))
-    networks = {trial["variant"]: Network.model_validate(trial["network"], strict=False) for trial in trials}
-    classes = len(trials[0]["classes"])
-    sentences += filter(None, (costs(row, networks[row.variant], classes) for row in compared[0].rows))
+    first = {trial["variant"]: trial for trial in reversed(trials) if trial["dataset"] == compared[0].dataset}
+    for row in compared[0].rows:
+        trial = first[row.variant]
+        network = Network.model_validate(trial["network"], strict=False)
+        sentences += filter(None, [costs(row, network, len(trial["classes"]))])
     facts = {"machine": environment.machine(), "versions": environment.versions()}
     write_json(
         summary,

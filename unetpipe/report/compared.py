@@ -22,7 +22,8 @@ class Found:
     """What one run has found. ``scores`` are means over its volumes to test; None where one has none.
 
     ``training_seconds``: of a step, without validation as far as it can be told apart (the median).
-    ``megavoxels_per_second``: of the prediction of its volumes to test.
+    ``megavoxels_per_second``: of the prediction of its volumes to test, in ``precision``. ``chosen_on_validation``: the
+    threshold of the segments; else it is the best one, chosen with the truth.
     """
 
     run: str
@@ -35,6 +36,8 @@ class Found:
     training_seconds: float
     megavoxels_per_second: float | None
     tile: Shape
+    precision: str
+    chosen_on_validation: bool
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,11 @@ class Row:
         return "higher" if min(mine) > max(other) else "alike"
 
     @property
+    def precision(self) -> str:
+        """Of prediction."""
+        return ", ".join(dict.fromkeys(run.precision for run in self.runs))
+
+    @property
     def training_seconds(self) -> float:
         """Of a step."""
         return statistics.median(run.training_seconds for run in self.runs)
@@ -93,9 +101,23 @@ class Table:
     seeds: list[int]
     rows: list[Row] = field(default_factory=list)
 
+    @property
+    def threshold(self) -> str:
+        """That of the segments, in words."""
+        if all(run.chosen_on_validation for row in self.rows for run in row.runs):
+            return "the threshold chosen on validation"
+        return "the best threshold, chosen with the truth"
+
 
 def found(
-    trial: Mapping[str, Any], scores: Sequence[Path], history: Path, model: Path, jobs: Sequence[Path], allocated: Path
+    trial: Mapping[str, Any],
+    *,
+    scores: Sequence[Path],
+    history: Path,
+    model: Path,
+    certificate: Path,
+    jobs: Sequence[Path],
+    allocated: Path,
 ) -> Found:
     """Read the files of one run; KeyError or ValueError if one does not hold what its producer promises."""
     read = [read_json(path) for path in scores]
@@ -114,8 +136,10 @@ def found(
         parameters=described["parameters"],
         step=described["training"]["best_step"],
         training_seconds=statistics.median(steps),
-        megavoxels_per_second=voxels / took / 1e6 if took else None,
+        megavoxels_per_second=voxels / took / 1e6 if voxels and took else None,
         tile=triple(read_json(allocated)["plan"]["tile"]),
+        precision=read_json(certificate)["precision"],
+        chosen_on_validation=all(score["shown_at"]["chosen_on"] for score in read),
     )
 
 
@@ -147,7 +171,7 @@ def conclusions(compared: Sequence[Table], measure: str = "mean_iou") -> Iterato
         if lower := groups.get("lower"):
             yield f"{table.title}: {name} is lower than that of {first} with every seed for {_told(lower, measure)}."
         if higher := groups.get("higher"):
-            yield f"{table.title}: it is higher with every seed for {_told(higher, measure)}."
+            yield f"{table.title}: {name} is higher than that of {first} with every seed for {_told(higher, measure)}."
         if alike := groups.get("alike"):
             yield f"{table.title}: no difference that the seeds do not make as well for {_told(alike, measure)}."
         if single := groups.get(None):
@@ -155,18 +179,6 @@ def conclusions(compared: Sequence[Table], measure: str = "mean_iou") -> Iterato
                 f"{table.title}, one seed, so small differences mean nothing: {name} beside that of {first} is "
                 f"{_told(single, measure)}."
             )
-    if len(compared) > 1:
-        names = [row.variant for row in compared[0].rows[1:]]
-        signs = {
-            name: {
-                (row.difference(measure) or 0) < 0 for table in compared for row in table.rows if row.variant == name
-            }
-            for name in names
-        }
-        if always := [name for name in names if signs[name] == {True}]:
-            yield f"Lower on every dataset: {listed(always)}."
-        if never := [name for name in names if signs[name] == {False}]:
-            yield f"Lower on none: {listed(never)}."
 
 
 def costs(row: Row, network: Network, classes: int) -> str | None:

@@ -5,6 +5,7 @@ libraries that read them are imported when a file of theirs is opened.
 """
 
 import difflib
+import os
 from pathlib import Path
 
 from unetpipe.data.sources.arrays import HDF5_SUFFIXES, Hdf5Source, NumpySource
@@ -39,7 +40,8 @@ def watched(address: str) -> list[str]:
         return [str(path)]
     if _is_zarr(path):
         # Of an array in a pyramid, the voxel size lies above it.
-        folders = [path, *path.parents[:PARENTS]]
+        above = path.absolute().parents[:PARENTS]
+        folders = [path, *(above if path.is_absolute() else map(Path, map(os.path.relpath, above)))]
         return [str(folder / name) for folder in folders for name in _ZARR_METADATA if (folder / name).is_file()]
     return [str(file) for file in section_files(address, path)]
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import posixpath
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,6 @@ from numpy.typing import NDArray
 
 from unetpipe.data.sources.contract import DECODING_ERRORS, PARENTS, Source, VoxelSize, as_volume, refusal, some
 from unetpipe.data.sources.units import in_nm
-from unetpipe.errors import UserError
 
 METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
 
@@ -120,7 +120,8 @@ class _Level:
 def _full_resolution(address: str, group: "zarr.Group") -> _Level:
     """Of the first multiscale image in ``group``."""
     try:
-        return _levels(address, group)[0]
+        image, paths = _images(group)[0]
+        return _levels(address, image, paths)[0]
     except (KeyError, IndexError, TypeError):
         arrays = [name for name, _ in group.arrays()]
         raise refusal(
@@ -132,24 +133,30 @@ def _full_resolution(address: str, group: "zarr.Group") -> _Level:
 
 def _level_of_parent(address: str, folder: Path) -> _Level | None:
     """The level that the array in ``folder`` is, of an OME-Zarr image in a folder above; None if it is none."""
-    folder = folder.absolute()
-    for parent in folder.parents[:PARENTS]:
-        try:
-            levels = _levels(address, zarr.open_group(parent, mode="r"))
-        except (*_OPENING_ERRORS, KeyError, IndexError, TypeError, UserError):
-            # No Zarr, or no image of this kind.
-            continue
-        name = folder.relative_to(parent).as_posix()
-        return next((level for level in levels if level.name.strip("/") == name), None)
+    # An image lies above the array itself, where the address is a link to that.
+    for place in dict.fromkeys((folder.absolute(), folder.resolve())):
+        for parent in place.parents[:PARENTS]:
+            try:
+                images = _images(zarr.open_group(parent, mode="r"))
+            except (*_OPENING_ERRORS, KeyError, TypeError):
+                # No Zarr, or no image in it.
+                continue
+            name = place.relative_to(parent).as_posix()
+            for image, paths in images:
+                if name in paths:
+                    return _levels(address, image, paths)[paths.index(name)]
     return None
 
 
-def _levels(address: str, group: "zarr.Group") -> list[_Level]:
-    """Of the first multiscale image in ``group``; KeyError, IndexError or TypeError if there is none."""
+def _images(group: "zarr.Group") -> list[tuple[Mapping[str, Any], list[str]]]:
+    """The multiscale images in ``group``, each with the paths of its levels; KeyError or TypeError if it has none."""
     attributes: dict[str, Any] = dict(group.attrs)
-    image = attributes.get("ome", attributes)["multiscales"][0]
+    images = attributes.get("ome", attributes)["multiscales"]
+    return [(image, [posixpath.normpath(str(level["path"])) for level in image["datasets"]]) for image in images]
+
+
+def _levels(address: str, image: Mapping[str, Any], paths: list[str]) -> list[_Level]:
     axes = [axis if isinstance(axis, Mapping) else {"name": axis} for axis in image.get("axes", "zyx")]
-    datasets = [(str(level["path"]), level) for level in image["datasets"]]
     names = [str(axis.get("name")) for axis in axes]
     if names != ["z", "y", "x"]:
         raise refusal(
@@ -157,7 +164,8 @@ def _levels(address: str, group: "zarr.Group") -> list[_Level]:
             f"an OME-Zarr image with the axes ({', '.join(names)})",
             "write one channel and one time point as an image with the axes (z, y, x)",
         )
-    return [_Level(name, *_place(image, level, [axis.get("unit") for axis in axes])) for name, level in datasets]
+    units = [axis.get("unit") for axis in axes]
+    return [_Level(path, *_place(image, level, units)) for path, level in zip(paths, image["datasets"], strict=True)]
 
 
 def _place(
@@ -177,7 +185,7 @@ def _place(
 def _transformation(holder: Mapping[str, Any], kind: str) -> list[float] | None:
     """The ``scale`` or ``translation`` (z, y, x) of an image or of one of its levels."""
     for transformation in holder.get("coordinateTransformations", ()):
-        if transformation.get("type") == kind:
+        if isinstance(transformation, Mapping) and transformation.get("type") == kind:
             values = transformation.get(kind)
             if isinstance(values, list) and len(values) == 3 and all(isinstance(v, int | float) for v in values):
                 return [float(v) for v in values]
