@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Train, score, and write the table and the figure."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.minutes", description=__doc__)
     parser.add_argument("data_dir", help="the folder of the ISBI 2012 stacks")
-    parser.add_argument("--configuration", type=Path, default=Path("config/isbi2012-long.yaml"))
+    parser.add_argument("--configuration", type=Path, default=Path("config/isbi2012.yaml"))
     parser.add_argument("--ours", type=float, nargs="*", default=OURS, metavar="MINUTES")
     parser.add_argument("--theirs", type=float, nargs="*", default=THEIRS, metavar="MINUTES")
     parser.add_argument("--folder", type=Path, default=Path("results/minutes"), help="where table and figure go")
