@@ -15,7 +15,8 @@ from unetpipe.config import Train
 from unetpipe.errors import StoppedError, UserError
 
 ROOT = Path(__file__).parents[1]
-RULES = sorted(path.stem for path in (ROOT / "workflow" / "rules").glob("*.smk") if path.stem != "common")
+SHARED = {"command", "common"}
+RULES = sorted(path.stem for path in (ROOT / "workflow" / "rules").glob("*.smk") if path.stem not in SHARED)
 
 
 class Names(dict[str, Any]):

@@ -37,7 +37,7 @@ def ablation_report(
     jobs: list[Path],
     command: str,
 ) -> None:
-    """Back the rule ``ablation``: all runs beside each other.
+    """Back the rule ``ablation_report``: all runs beside each other.
 
     Parameters
     ----------
