@@ -49,3 +49,11 @@ for trial in PLAN.trials:
 
 
 include: "rules/ablation_report.smk"
+
+
+rule all:
+    default_target: True
+    localrule: True
+    input:
+        f"{FOLDER}/report.html",
+        f"{FOLDER}/ablation.json",

@@ -1,6 +1,5 @@
 rule ablation_report:
     """Put all runs beside each other."""
-    default_target: True
     input:
         scores=PLAN.tested("scores/{}.json"),
         allocated=PLAN.tested("predictions/{}/allocated.json"),
