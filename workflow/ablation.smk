@@ -53,7 +53,7 @@ include: "rules/ablation_report.smk"
 
 rule all:
     default_target: True
-    localrule: True
     input:
         f"{FOLDER}/report.html",
         f"{FOLDER}/ablation.json",
+    localrule: True
