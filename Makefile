@@ -8,16 +8,20 @@ RUNS ?= 100
 FIRST ?= 0
 CONSTRAINTS := workflow/envs/constraints.txt
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS)
+PYTEST := pytest -n $(CORES) --dist loadfile --no-loadscope-reorder --max-worker-restart 0 --durations 40
 DATA_DIR ?= $(UNETPIPE_ISBI_DIR)
 
-.PHONY: demo test ablation crash check bench bench-full minutes schema picture clean
+.PHONY: demo test test-long ablation crash check bench bench-full minutes schema picture clean
 
 demo: $(VENV)/installed  ## the whole workflow on a synthetic volume
 	$(BIN)/snakemake --cores $(CORES) --rerun-incomplete
 	@$(BIN)/unetpipe status results/demo
 
-test: $(VENV)/installed-test  ## all tests; what cannot run here is skipped with its reason
-	$(BIN)/python -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+test: $(VENV)/installed-test  ## all tests but the long ones; what cannot run here is skipped with its reason
+	$(BIN)/python -m $(PYTEST) -m "not long"
+
+test-long: $(VENV)/installed-test  ## the long ones: every network in every engine, runs in 2.5D and 3D, an ablation, the benchmarks
+	$(BIN)/python -m $(PYTEST) -m long
 
 ablation: $(VENV)/installed  ## what skips, un-pooling, deformation and more are worth; DATA_DIR may hold the ISBI 2012 stacks
 	$(BIN)/snakemake --cores $(CORES) --rerun-incomplete --snakefile workflow/ablation.smk \

@@ -11,6 +11,8 @@ from benchmarks import engines, peers, planning, rows, scores, sections, setting
 from unetpipe import config
 from unetpipe.nets.unet import UNet
 
+pytestmark = pytest.mark.long
+
 EDGE = 256
 
 

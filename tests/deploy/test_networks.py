@@ -28,6 +28,8 @@ from unetpipe.files import read_json
 from unetpipe.nets.build import build
 from unetpipe.nets.checkpoint import load_checkpoint, save_checkpoint
 
+pytestmark = pytest.mark.long
+
 CLASSES = ["membrane", "inside", "outside"]
 
 NETWORKS = {

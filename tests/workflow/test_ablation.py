@@ -28,6 +28,7 @@ def call(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     )  # fmt: skip
 
 
+@pytest.mark.long
 def test_variants_stand_beside_each_other(tmp_path: Path) -> None:
     common: dict[str, Any] = deepcopy(SMALL)
     volumes = common.pop("volumes")

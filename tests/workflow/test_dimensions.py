@@ -13,7 +13,7 @@ from unetpipe.engines import load_engine
 from unetpipe.grid import Region
 from unetpipe.volume import Image, VolumeFile
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.long]
 
 NETWORKS = {
     "3d": ({"width": 4, "depth": 1, "kernel": [[1, 3, 3], [3, 3, 3]], "pooling": [[2, 2, 2]]}, [10, 76, 76]),
