@@ -18,6 +18,7 @@ from benchmarks.timing import once, seconds, spread
 from unetpipe.allocate import read_plan
 from unetpipe.config import Precision
 from unetpipe.engines import load_engine
+from unetpipe.errors import UserError
 from unetpipe.files import read_json
 from unetpipe.grid import Plan
 from unetpipe.layout import tiles_of
@@ -83,9 +84,15 @@ def against_peers(
     """Rows for each precision and each peer: of the bare engine, and of `predict` from Zarr to Zarr."""
     torch.set_num_threads(CORES)
     others, missing = peers(setting.network, edge)
-    every = [_ours(setting, backend, precision, edge, turns) for precision in precisions]
     rows: Rows = [Skipped(f"kept pixels a second against {name}", why) for name, why in missing.items()]
     title = f"kept pixels a second, {setting.name}, section of {edge} x {edge}"
+    every = []
+    for precision in precisions:
+        try:
+            every.append(_ours(setting, backend, precision, edge, turns))
+        except UserError as error:
+            # Not every network is built in every precision.
+            rows.append(Skipped(f"{title}: engine in {precision}", error.found))
     rows += _engines(every, others, title, rounds)
     for ours in every:
         rows += _predictions(ours, others, title)
