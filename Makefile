@@ -25,7 +25,7 @@ test-long: $(VENV)/installed-test  ## the long ones: every network in every engi
 
 ablation: $(VENV)/installed  ## what skips, un-pooling, deformation and more are worth; DATA_DIR may hold the ISBI 2012 stacks
 	$(BIN)/snakemake --cores $(CORES) --rerun-incomplete --snakefile workflow/ablation.smk \
-	  $(if $(DATA_DIR),--config data_dir=$(DATA_DIR))
+	  $(if $(DATA_DIR),--config data_dir="$(DATA_DIR)")
 
 crash: $(VENV)/installed-test  ## predictions killed at random moments and resumed; RUNS, SEED and FIRST may be set
 	$(BIN)/python tests/support/crash.py --runs $(RUNS) --first $(FIRST) $(if $(SEED),--seed $(SEED))
@@ -52,7 +52,7 @@ bench-full: $(VENV)/installed-peers  ## the same for three widths of the network
 	$(BIN)/python -m benchmarks --full $(if $(TABLE),--write $(TABLE))
 
 minutes: $(VENV)/installed-peers  ## scores by minutes of training, beside MONAI's BasicUNet; DATA_DIR holds the ISBI 2012 stacks
-	$(BIN)/python -m benchmarks.minutes $(DATA_DIR)
+	$(BIN)/python -m benchmarks.minutes $(if $(DATA_DIR),"$(DATA_DIR)")
 
 clean:
 	rm -rf $(VENV)

@@ -10,7 +10,7 @@ from typing import Any
 from unetpipe.check import check
 from unetpipe.config import Ablation, Dataset, Network, Problem
 from unetpipe.errors import SettingsError
-from unetpipe.parse import validate
+from unetpipe.parse import as_model
 
 _DATA_DIR = "{data_dir}"
 
@@ -66,20 +66,20 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """``trials`` in the order of variants, datasets and seeds. ``left_out``: datasets that need a data_dir."""
+class Trials:
+    """``all`` of them, by dataset, variant and seed. ``left_out``: datasets that need a data_dir."""
 
     ablation: Ablation
-    trials: tuple[Trial, ...]
+    all: tuple[Trial, ...]
     left_out: tuple[str, ...]
 
     def tested(self, file: str) -> list[str]:
         """A file of each volume to test of each run, in their order; ``{}`` in ``file`` stands for the volume."""
-        return [f"{trial.results}/{file.format(name)}" for trial in self.trials for name in trial.scored]
+        return [f"{trial.results}/{file.format(name)}" for trial in self.all for name in trial.scored]
 
 
-def plan(data: Mapping[str, Any], source: str) -> Plan:
-    """What is to be run.
+def trials_of(data: Mapping[str, Any], source: str) -> Trials:
+    """What is to be run for the ablation that ``data`` describes.
 
     Settings of a variant replace those of the dataset, and these replace the common ones, key by key to any depth; a
     list is replaced whole.
@@ -96,7 +96,7 @@ def plan(data: Mapping[str, Any], source: str) -> Plan:
     SettingsError
         With all mistakes, also those of the settings of each run and of the files that they name.
     """
-    ablation, problems = validate(Ablation, data)
+    ablation, problems = as_model(Ablation, data)
     if ablation is None:
         raise SettingsError(source, problems)
     problems += _misplaced(ablation)
@@ -134,7 +134,7 @@ def plan(data: Mapping[str, Any], source: str) -> Plan:
         problems.append(("datasets", "all of them need data_dir, which is not set: add --config data_dir=DIR"))
     if problems:
         raise SettingsError(source, problems)
-    return Plan(ablation, tuple(trials), tuple(left_out))
+    return Trials(ablation, tuple(trials), tuple(left_out))
 
 
 def _misplaced(ablation: Ablation) -> Iterator[Problem]:

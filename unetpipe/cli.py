@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 import unetpipe
-from unetpipe.ablation import plan
+from unetpipe.ablation import trials_of
 from unetpipe.check import check
 from unetpipe.errors import StoppedError, UserError
 from unetpipe.parse import read
@@ -85,10 +85,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     data = read(arguments.configuration, _overrides(arguments.config))
     if "ablation" in data:
-        planned = plan(data, str(arguments.configuration))
-        print(f"{arguments.configuration}: the settings of {len(planned.trials)} runs can be used")
-        if planned.left_out:
-            print(f"  left out, since data_dir is not set: {', '.join(planned.left_out)}")
+        trials = trials_of(data, str(arguments.configuration))
+        print(f"{arguments.configuration}: the settings of {len(trials.all)} runs can be used")
+        if trials.left_out:
+            print(f"  left out, since data_dir is not set: {', '.join(trials.left_out)}")
         return 0
     settings = check(data, str(arguments.configuration))
     print(f"{arguments.configuration}: the settings of run {settings.run} can be used")

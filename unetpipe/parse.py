@@ -34,7 +34,7 @@ def parse(data: Mapping[str, Any], source: str, further: Callable[[Settings], li
         With all problems: unknown keys, wrong types, impossible combinations.
     """
     data, problems = _fill_data_dir(data)
-    settings, found = validate(Settings, data)
+    settings, found = as_model(Settings, data)
     problems += found
     rest = data
     while settings is None and found and all(path for path, _ in found):
@@ -44,7 +44,7 @@ def parse(data: Mapping[str, Any], source: str, further: Callable[[Settings], li
         if less == rest:
             break
         rest = less
-        settings, found = validate(Settings, rest)
+        settings, found = as_model(Settings, rest)
     if settings is not None:
         more = combinations(settings) + (further(settings) if further else [])
         problems += [(path, text) for path, text in more if not any(_inside(path, bad) for bad, _ in problems)]
@@ -68,7 +68,7 @@ def read(path: Path, overrides: Mapping[str, Any] | None = None) -> dict[str, An
     return {**data, **(overrides or {})}
 
 
-def validate(model: type[M], data: Mapping[str, Any]) -> tuple[M | None, list[Problem]]:
+def as_model(model: type[M], data: Mapping[str, Any]) -> tuple[M | None, list[Problem]]:
     """An instance of ``model``, or None and what is wrong with ``data``."""
     try:
         # Strict JSON: lists may stand for tuples, but text never for a number.

@@ -99,8 +99,7 @@ def status(run: Path, now: float) -> str:
     """
     folder = run if run.is_dir() else Path(_RESULTS) / run
     if (folder / "ablation.json").exists():
-        told = read_json(folder / "ablation.json")["conclusions"]
-        return "\n".join([f"ablation {folder.name} in {folder}", "", *told, "", f"report: {folder / 'report.html'}"])
+        return _ablation(folder)
     plans = {path.parent.name: read_allocated(path) for path in sorted(folder.glob("predictions/*/allocated.json"))}
     names = sorted({*plans, *(path.parent.name for path in folder.glob("volumes/*/volume.json"))})
     scored = any(folder.glob("scores/*.json")) or (folder / "report.html").exists()
@@ -124,6 +123,19 @@ def status(run: Path, now: float) -> str:
     if rows:
         lines += [*_aligned([_HEADER, *rows]), ""]
     return "\n".join([*lines, _scores(folder) if scored else "nothing is scored yet"])
+
+
+def _ablation(folder: Path) -> str:
+    path = folder / "ablation.json"
+    try:
+        told = list(read_json(path)["conclusions"])
+    except (KeyError, TypeError):
+        raise UserError(
+            f"what the ablation in {folder} says was to be shown",
+            f"{path} is damaged, or that of another version",
+            "delete it and run snakemake again",
+        ) from None
+    return "\n".join([f"ablation {folder.name} in {folder}", "", *told, "", f"report: {folder / 'report.html'}"])
 
 
 def _scores(folder: Path) -> str:

@@ -15,7 +15,7 @@ min_version("9.0")
 sys.path.append(str(Path(workflow.basedir).parent))
 
 from unetpipe import __version__
-from unetpipe.ablation import plan
+from unetpipe.ablation import trials_of
 from unetpipe.errors import UserError
 
 if "ablation" not in config:
@@ -24,17 +24,17 @@ if "ablation" not in config:
 
 
 try:
-    PLAN = plan(config, ", ".join(map(str, workflow.configfiles)) or "--config")
+    TRIALS = trials_of(config, ", ".join(map(str, workflow.configfiles)) or "--config")
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
-FOLDER = f"results/{PLAN.ablation.ablation}"
+FOLDER = f"results/{TRIALS.ablation.ablation}"
 
 
 include: "rules/command.smk"
 
 
-for trial in PLAN.trials:
+for trial in TRIALS.all:
     module_name = trial.run
     rules_ = f"{trial.run}-"
 

@@ -41,7 +41,10 @@ def test_the_run_leaves_what_the_design_says(small_run: Path) -> None:
 def test_no_process_calls_another_machine(small_run: Path, tmp_path: Path) -> None:
     calls = small_run / "calls"
     assert not calls.exists(), calls.read_text()
-    # It would be noticed.
+    # All were watched, workers of Dask and processes that measure among them; and it would be noticed.
+    looked = (small_run / "calls.watched").read_text()
+    for process in ("train.py", "certify.py", "predict.py", "spawn_main", "unetpipe.measure"):
+        assert process in looked, process
     code = "import socket; socket.getaddrinfo('elsewhere.invalid', 80)"
     noted = watched(tmp_path / "calls")
     subprocess.run([sys.executable, "-c", code], env=noted, stderr=subprocess.DEVNULL, check=False)

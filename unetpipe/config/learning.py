@@ -90,8 +90,8 @@ class Train(Model):
     )
     focus: Fraction = Field(
         0.0,
-        description="share of the samples that are drawn in proportion to their loss, as it was a pass before; the "
-        "others are drawn alike. 0: every pass takes every sample once",
+        description="share of the samples that are drawn in proportion to their loss, as it was in an earlier pass; "
+        "the others are drawn alike. 0: every pass takes every sample once",
     )
     average: Annotated[int, Field(ge=0)] = Field(
         0,

@@ -22,8 +22,6 @@ from unetpipe.volume import IGNORE
 
 _MOST_BYTES_IN_MEMORY = 1 << 30
 
-"""Batches that are read while one is in use."""
-
 _ORDER, _TURNS, _UPSIDE_DOWN = 0, 1, 2
 """Streams of random numbers that one seed gives."""
 

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.axes import Axes
 
 import unetpipe
 from unetpipe.config import Network
 from unetpipe.files import write_bytes, write_json
-from unetpipe.report import environment, text
+from unetpipe.report import environment
 from unetpipe.report.compared import MEASURES, Row, Table, conclusions, costs, found, tables
 from unetpipe.report.drawing import DOTTED, FIRST, INK, Drawing, drawn
+from unetpipe.report.templates import template
 
 log = logging.getLogger(__name__)
 
@@ -88,18 +88,11 @@ def ablation_report(
             **facts,
         },
     )
-    templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    templates.filters |= {"decimal": text.decimal, "count_of": text.count_of}
-    page = templates.get_template("ablation.html.j2").render(
+    page = template("ablation.html.j2").render(
         name=settings["ablation"],
         variants=settings["variants"],
         tables=compared,
-        drawings={
-            table.dataset: [_drawing(table, measure) for measure in ("mean_iou", "v_rand")] for table in compared
-        },
+        drawings={table.dataset: [_drawing(table, measure) for measure in _DRAWN] for table in compared},
         measures=MEASURES,
         sentences=sentences,
         left_out=left_out,

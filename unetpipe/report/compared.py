@@ -1,6 +1,5 @@
 """Variants beside each other: what the runs of an ablation have found, and what follows from it."""
 
-import csv
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from unetpipe.config import Network
 from unetpipe.files import read_json
 from unetpipe.grid import Shape, triple
 from unetpipe.nets.cost import fully_convolutional, sliding_window
+from unetpipe.report.collect import read_history
 from unetpipe.report.text import listed
 
 MEASURES = {"mean_iou": "mean IoU", "v_rand": "V_rand", "v_info": "V_info"}
@@ -122,8 +122,7 @@ def found(
     """Read the files of one run; KeyError or ValueError if one does not hold what its producer promises."""
     read = [read_json(path) for path in scores]
     described = read_json(model)
-    with history.open(newline="") as file:
-        seconds = [float(row["seconds"]) for row in csv.DictReader(file)]
+    seconds = [row["seconds"] or 0.0 for row in read_history(history)]
     steps = [after - before for before, after in zip([0.0, *seconds], seconds, strict=False)]
     predicted = [read_json(path) for path in jobs]
     voxels, took = (sum(item[name] for item in predicted) for name in ("voxels", "seconds"))

@@ -6,19 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from unetpipe.files import write_bytes
-from unetpipe.report import environment, figures, pictures, score_figures, tables, text
+from unetpipe.report import environment, figures, pictures, score_figures, tables
 from unetpipe.report.collect import Run, collect, throughput
 from unetpipe.report.findings import find
 from unetpipe.report.planning import planned
 from unetpipe.report.samples import sample_pictures
 from unetpipe.report.sections import MOST_VOLUMES, gallery
+from unetpipe.report.templates import template
 
 log = logging.getLogger(__name__)
-
-_FILTERS = (text.decimal, text.count_of, text.share, text.short, text.plain)
 
 _ROLES = {
     "train": "training volume",
@@ -89,19 +87,11 @@ def report(
 
 def render(run: Run, command: str) -> str:
     """The page as text."""
-    templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    templates.filters |= {tell.__name__: tell for tell in _FILTERS}
     classes = list(run.settings["classes"])
     shown = gallery([run.volumes[name] for name in run.allocated], run.allocated, classes)
     # A checkpoint from elsewhere need not tell how it was trained.
     training = run.model["training"]
-    return templates.get_template("template.html.j2").render(
+    return template("template.html.j2").render(
         run=run,
         roles=_ROLES,
         verdict=find(run),

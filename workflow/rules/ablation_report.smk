@@ -1,12 +1,12 @@
 rule ablation_report:
     """Put all runs beside each other."""
     input:
-        scores=PLAN.tested("scores/{}.json"),
-        allocated=PLAN.tested("predictions/{}/allocated.json"),
-        jobs=PLAN.tested("predictions/{}/job-0.json"),
-        histories=[f"{trial.results}/model/history.csv" for trial in PLAN.trials],
-        models=[f"{trial.results}/model/model.json" for trial in PLAN.trials],
-        certificates=[f"{trial.engine}/certificate.json" for trial in PLAN.trials],
+        scores=TRIALS.tested("scores/{}.json"),
+        allocated=TRIALS.tested("predictions/{}/allocated.json"),
+        jobs=TRIALS.tested("predictions/{}/job-0.json"),
+        histories=[f"{trial.results}/model/history.csv" for trial in TRIALS.all],
+        models=[f"{trial.results}/model/model.json" for trial in TRIALS.all],
+        certificates=[f"{trial.engine}/certificate.json" for trial in TRIALS.all],
     output:
         report=f"{FOLDER}/report.html",
         summary=f"{FOLDER}/ablation.json",
@@ -21,9 +21,9 @@ rule ablation_report:
         mem_mb=2000,
         runtime=30,
     params:
-        settings=PLAN.ablation.model_dump(mode="json"),
-        trials=[trial.facts for trial in PLAN.trials],
-        left_out=list(PLAN.left_out),
+        settings=TRIALS.ablation.model_dump(mode="json"),
+        trials=[trial.facts for trial in TRIALS.all],
+        left_out=list(TRIALS.left_out),
         command=command("--snakefile", "workflow/ablation.smk"),
         version=__version__,
     script:

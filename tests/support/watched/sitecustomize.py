@@ -1,4 +1,7 @@
-"""Loaded by every Python that finds this folder on its path: notes whom it calls, in the file named by CALLS."""
+"""Loaded by every Python that finds this folder on its path.
+
+Notes whom it calls, in the file named by CALLS, and that it looked, in the one named by CALLS with .watched behind it.
+"""
 
 import os
 import sys
@@ -21,3 +24,5 @@ def _watch(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 sys.addaudithook(_watch)
+with open(os.environ["CALLS"] + ".watched", "a") as file:  # noqa: PTH123
+    file.write(f"{sys.orig_argv}\n")

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from unetpipe.data.sources.arrays import HDF5_SUFFIXES, Hdf5Source, NumpySource
-from unetpipe.data.sources.contract import PARENTS, Source, refusal, some
+from unetpipe.data.sources.contract import PARENTS, ZARR_METADATA, Source, refusal, some
 from unetpipe.data.sources.folder import PNG_SUFFIX, FolderSource, PngSource, section_files
 from unetpipe.data.sources.tiff import TIFF_SUFFIXES, TiffSource
 from unetpipe.errors import UserError
@@ -17,7 +17,6 @@ from unetpipe.errors import UserError
 __all__ = ["FORMS", "Source", "file_of", "missing", "open_source", "watched"]
 
 _ZARR = ("zarr.json", ".zarray", ".zgroup")
-_ZARR_METADATA = (*_ZARR, ".zattrs")
 
 FORMS = "a TIFF stack, a folder of TIFF or PNG sections, FILE.h5:/DATASET, a .npy file or a Zarr"
 
@@ -42,7 +41,7 @@ def watched(address: str) -> list[str]:
         # Of an array in a pyramid, the voxel size lies above it.
         above = path.absolute().parents[:PARENTS]
         folders = [path, *(above if path.is_absolute() else map(Path, map(os.path.relpath, above)))]
-        return [str(folder / name) for folder in folders for name in _ZARR_METADATA if (folder / name).is_file()]
+        return [str(folder / name) for folder in folders for name in ZARR_METADATA if (folder / name).is_file()]
     return [str(file) for file in section_files(address, path)]
 
 

@@ -12,10 +12,17 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from unetpipe.data.sources.contract import DECODING_ERRORS, PARENTS, Source, VoxelSize, as_volume, refusal, some
+from unetpipe.data.sources.contract import (
+    DECODING_ERRORS,
+    PARENTS,
+    ZARR_METADATA,
+    Source,
+    VoxelSize,
+    as_volume,
+    refusal,
+    some,
+)
 from unetpipe.data.sources.units import in_nm
-
-METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
 
 _OPENING_ERRORS = (*DECODING_ERRORS, AttributeError, zarr.errors.BaseZarrError)
 """An AttributeError where the metadata are JSON, but no object."""
@@ -90,7 +97,7 @@ class ZarrSource(Source):
         result = hashlib.sha256()
         for file in _files(self._folder):
             name = os.path.relpath(file.path, self._folder)
-            if file.name in METADATA:
+            if file.name in ZARR_METADATA:
                 content = Path(file.path).read_bytes()
                 result.update(f"{name}\0{hashlib.sha256(content).hexdigest()}\n".encode())
             else:
