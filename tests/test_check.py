@@ -11,43 +11,15 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
-from safetensors.numpy import save_file
+from checking import Data, checkpoint, good_settings, problems_of, with_voxel_size
 
 from unetpipe.check import check
-from unetpipe.config import Network
-from unetpipe.errors import SettingsError
-
-Data = dict[str, Any]
 
 
 @pytest.fixture
 def good(tmp_path: Path) -> Data:
     """Settings that can be used: one volume to train on, one to test."""
-    rng = np.random.default_rng(0)
-    for name in ("train", "test"):
-        tifffile.imwrite(tmp_path / f"{name}.tif", rng.integers(0, 255, (6, 70, 80), dtype=np.uint8))
-        tifffile.imwrite(tmp_path / f"{name}-labels.tif", rng.integers(0, 2, (6, 70, 80), dtype=np.uint8))
-    return {
-        "run": "x",
-        "data_dir": str(tmp_path),
-        "classes": {"membrane": [0], "inside": [1]},
-        "volumes": {
-            name: {"role": name, "image": f"{{data_dir}}/{name}.tif", "labels": f"{{data_dir}}/{name}-labels.tif"}
-            for name in ("train", "test")
-        },
-    }
-
-
-def _problems(data: Data) -> dict[str, str]:
-    with pytest.raises(SettingsError) as caught:
-        check(data, "config.yaml")
-    return dict(caught.value.problems)
-
-
-def _checkpoint(path: Path, **changes: Any) -> str:
-    metadata = {"network": Network().model_dump(mode="json"), "classes": ["membrane", "inside"]} | changes
-    save_file({"w": np.zeros(3, np.float32)}, path, metadata={"unetpipe": json.dumps(metadata)})
-    return str(path)
+    return good_settings(tmp_path)
 
 
 def test_good_settings_pass(good: Data) -> None:
@@ -59,7 +31,7 @@ def test_what_shows_a_training_must_be_installed(good: Data, monkeypatch: pytest
     good["train"] = {"tensorboard": True}
     check(good, "config.yaml")
     monkeypatch.setattr("unetpipe.check.find_spec", lambda _: None)
-    assert "pip install 'unetpipe[watch]'" in _problems(good)["train.tensorboard"]
+    assert "pip install 'unetpipe[watch]'" in problems_of(good)["train.tensorboard"]
     good["train"] = {}
     check(good, "config.yaml")
 
@@ -85,7 +57,7 @@ def test_mistakes_of_settings_and_of_files_are_reported_together(good: Data, tmp
     good["volumes"]["other"] = {"role": "predict", "image": str(tmp_path / "a.czi")}
     good["train"] = {"init": str(tmp_path / "no.safetensors"), "momentum": 1.5}
     good["augment"] = {"border_class": "glia"}
-    problems = _problems(good)
+    problems = problems_of(good)
     assert set(problems) == {
         "train.momentum",
         "train.init",
@@ -107,7 +79,7 @@ def test_a_volume_without_labels_needs_none(good: Data) -> None:
 
 def test_a_mistake_that_the_settings_show_is_not_reported_twice(good: Data) -> None:
     good["volumes"]["test"]["sections"] = [5, 5]
-    assert _problems(good) == {"volumes.test.sections": "[5, 5) holds no section"}
+    assert problems_of(good) == {"volumes.test.sections": "[5, 5) holds no section"}
 
 
 @pytest.mark.parametrize(
@@ -132,13 +104,13 @@ def test_an_image_must_have_two_voxels_of_the_lowest_level(
         return
     size = shape["zyx".index(axes)]
     found = f"has {size} voxels along {axes}, and the network pools {2**depth} of them into one"
-    assert _problems(good)["volumes.small.image"].startswith(f"{found}: at least {2 ** (depth + 1)} are needed")
+    assert problems_of(good)["volumes.small.image"].startswith(f"{found}: at least {2 ** (depth + 1)} are needed")
 
 
 def test_annotated_parts_beyond_the_sections_used_are_named(good: Data) -> None:
     parts: list[Any] = [2, 3, [[0, 3], [0, 70], [0, 80]], [[2, 4], [0, 70], [1, 81]], [[1, 1], [0, 99], [0, 1]]]
     good["volumes"]["train"] |= {"sections": [2, 5], "annotated": parts}
-    assert _problems(good) == {
+    assert problems_of(good) == {
         "volumes.train.annotated.1": "there is no section 3: 3 are used, from 0 on",
         # One of the two axes: a mapping keeps the last.
         "volumes.train.annotated.3": "[1, 81) along x reaches beyond the volume, which has 80 voxels there",
@@ -148,208 +120,42 @@ def test_annotated_parts_beyond_the_sections_used_are_named(good: Data) -> None:
     check(good, "config.yaml")
 
 
-def _with_voxel_size(path: Path, nm: float) -> None:
-    metadata = {"spacing": 40, "unit": "nm", "axes": "ZYX"}
-    voxels = np.zeros((6, 70, 80), np.uint8)
-    tifffile.imwrite(path, voxels, imagej=True, resolution=(1 / nm, 1 / nm), metadata=metadata)
-
-
 def test_voxel_sizes_of_settings_and_files_are_compared(good: Data, tmp_path: Path) -> None:
-    _with_voxel_size(tmp_path / "train.tif", 4.0)
-    _with_voxel_size(tmp_path / "test.tif", 8.0)
-    assert "voxels of 8 x 8 nm" in _problems(good)["volumes.test.voxel_size_nm"]
+    with_voxel_size(tmp_path / "train.tif", 4.0)
+    with_voxel_size(tmp_path / "test.tif", 8.0)
+    assert "voxels of 8 x 8 nm" in problems_of(good)["volumes.test.voxel_size_nm"]
     good["volumes"]["test"]["voxel_size_nm"] = [40.0, 4.3, 4.0]
     check(good, "config.yaml")
     good["volumes"]["phantom"] = {"role": "predict", "image": "phantom"}
     good["phantom"] = {"voxel_size_nm": [40.0, 6.0, 6.0]}
-    assert "voxels of 6 x 6 nm" in _problems(good)["volumes.phantom.voxel_size_nm"]
+    assert "voxels of 6 x 6 nm" in problems_of(good)["volumes.phantom.voxel_size_nm"]
     good["augment"] = {"voxel_size_nm": [6.0, 6.0]}
-    assert _problems(good).keys() == {"volumes.test.voxel_size_nm"}
+    assert problems_of(good).keys() == {"volumes.test.voxel_size_nm"}
     del good["volumes"]["test"]["voxel_size_nm"]
-    _with_voxel_size(tmp_path / "test.tif", 5.9)
+    with_voxel_size(tmp_path / "test.tif", 5.9)
     check(good, "config.yaml")
 
 
 def test_nothing_is_said_of_the_voxel_size_of_an_image_that_cannot_be_read(good: Data) -> None:
     good["augment"] = {"voxel_size_nm": [4.0, 4.0]}
-    assert _problems(good).keys() == {"volumes.train.voxel_size_nm"}
+    assert problems_of(good).keys() == {"volumes.train.voxel_size_nm"}
     good["volumes"]["train"]["image"] = "none.tif"
-    assert _problems(good).keys() == {"volumes.train.image"}
-
-
-@pytest.mark.parametrize(
-    ("learnt", "refused"),
-    [
-        pytest.param({"voxel_size_nm": [4.0, 4.0]}, True, id="another"),
-        pytest.param({"voxel_size_nm": [8.0, 8.5]}, False, id="alike"),
-        pytest.param({"voxel_size_nm": None}, False, id="unknown"),
-        pytest.param({}, False, id="older-version"),
-    ],
-)
-def test_a_model_tells_for_which_voxel_size_it_is(good: Data, tmp_path: Path, learnt: Data, refused: bool) -> None:
-    good["model"] = _checkpoint(tmp_path / "c.safetensors", **learnt)
-    _with_voxel_size(tmp_path / "test.tif", 8.0)
-    if refused:
-        assert "c.safetensors has learnt have 4 x 4" in _problems(good)["volumes.test.voxel_size_nm"]
-    else:
-        check(good, "config.yaml")
+    assert problems_of(good).keys() == {"volumes.train.image"}
 
 
 def test_the_phantom_is_measured_by_its_settings(good: Data) -> None:
     good["phantom"] = {"shape": [5, 64, 20]}
     good["volumes"]["p"] = {"role": "test", "image": "phantom", "labels": "phantom", "sections": [2, 6]}
     good["volumes"]["q"] = {"role": "test", "image": "{data_dir}/test.tif", "labels": "phantom"}
-    problems = _problems(good)
+    problems = problems_of(good)
     assert "[2, 6) reaches beyond the image, which has 5 sections" in problems["volumes.p.sections"]
     assert "has 20 voxels along x" in problems["volumes.p.image"]
     assert "(5, 64, 20) (z, y, x), the image has (6, 70, 80)" in problems["volumes.q.labels"]
     assert len(problems) == 3
 
 
-@pytest.mark.parametrize("key", ["model", "train.init"])
-def test_a_checkpoint_of_the_same_classes_passes(good: Data, tmp_path: Path, key: str) -> None:
-    address = _checkpoint(tmp_path / "c.safetensors")
-    good |= {"model": address} if key == "model" else {"train": {"init": address}}
-    check(good, "config.yaml")
-
-
-@pytest.mark.parametrize("key", ["model", "train.init"])
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        pytest.param(lambda path: None, "there is no such file; mend the path", id="missing"),
-        pytest.param(lambda path: path.mkdir(), "it is a folder; give the checkpoint.safetensors in it", id="folder"),
-        pytest.param(lambda path: path.write_bytes(b"foreign"), "no whole safetensors file", id="foreign"),
-        pytest.param(
-            lambda path: save_file({"w": np.zeros(3)}, path), "without unetpipe's description", id="undescribed"
-        ),
-        pytest.param(
-            lambda path: _checkpoint(path, classes=["inside", "membrane"]),
-            "knows the classes inside, membrane, the settings have membrane, inside: they must be the same, in",
-            id="other-classes",
-        ),
-        pytest.param(
-            lambda path: _checkpoint(path, network={"name": "vnet"}), "not one that this version knows", id="network"
-        ),
-        pytest.param(
-            lambda path: save_file({"w": np.zeros(3)}, path, metadata={"unetpipe": "{}"}),
-            "not one that this version knows",
-            id="no-classes",
-        ),
-    ],
-)
-def test_a_checkpoint_that_does_not_fit_is_refused(
-    good: Data, tmp_path: Path, key: str, make: Any, message: str
-) -> None:
-    path = tmp_path / "c.safetensors"
-    make(path)
-    good |= {"model": str(path)} if key == "model" else {"train": {"init": str(path)}}
-    problems = _problems(good)
-    assert set(problems) == {key}
-    assert str(path) in problems[key]
-    assert message in problems[key]
-
-
-def test_fine_tuning_needs_the_same_network(good: Data, tmp_path: Path) -> None:
-    network = Network(width=32, depth=3, dropout=0.5).model_dump(mode="json")
-    address = _checkpoint(tmp_path / "c.safetensors", network=network)
-    good["train"] = {"init": address}
-    text = "has another network than the settings: width 32 instead of 16, depth 3 instead of 4"
-    assert _problems(good)["train.init"].endswith(text)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        pytest.param(
-            {"kernel": (3, 3, 3)}, "kernels ((3, 3, 3), (3, 3, 3), (3, 3, 3)) instead of ((1, 3, 3), ", id="kernel"
-        ),
-        pytest.param({"pooling": [(1, 2, 2), (1, 3, 3)]}, "poolings ((1, 2, 2), (1, 3, 3)) instead of", id="pooling"),
-        pytest.param({"sections": 3}, "sections 3 instead of 1", id="sections"),
-        pytest.param({"skips": "add"}, "skips add instead of concatenate", id="skips"),
-        pytest.param({"upsampling": "nearest"}, "upsampling nearest instead of transposed", id="upsampling"),
-        pytest.param({"kernel": [(1, 3, 3)] * 3, "pooling": [(1, 2, 2)] * 2}, "", id="the same, said for each level"),
-    ],
-)
-def test_fine_tuning_needs_the_same_levels(good: Data, tmp_path: Path, change: Data, message: str) -> None:
-    network = Network(depth=2, **change).model_dump(mode="json")
-    good["train"] = {"init": _checkpoint(tmp_path / "c.safetensors", network=network)}
-    good["network"] = {"depth": 2}
-    if message:
-        assert f"has another network than the settings: {message}" in _problems(good)["train.init"]
-    else:
-        check(good, "config.yaml")
-
-
-def test_a_model_decides_what_a_tile_is(good: Data, tmp_path: Path) -> None:
-    network = Network(depth=1, kernel=(3, 3, 3))
-    good["model"] = _checkpoint(tmp_path / "c.safetensors", network=network.model_dump(mode="json"))
-    good["predict"] = {"tile": [13, 44, 44]}
-    assert check(good, "config.yaml").network == network
-    good["predict"] = {"tile": [44, 44]}
-    assert "this network takes tiles (z, y, x)" in _problems(good)["predict.tile"]
-    good["predict"] = {"tile": [13, 44, 45]}
-    assert "near sizes that it can take are [13, 44, 44] and [13, 44, 46]" in _problems(good)["predict.tile"]
-
-
-def test_a_model_decides_along_which_axes_it_is_mirrored(good: Data, tmp_path: Path) -> None:
-    good["predict"] = {"mirror": ["z", "x"]}
-    assert "z is for 3D networks" in _problems(good)["predict.mirror"]
-    good["model"] = _checkpoint(tmp_path / "c.safetensors", network=Network(depth=1).model_dump(mode="json"))
-    assert "z is for 3D networks" in _problems(good)["predict.mirror"]
-    network = Network(depth=1, kernel=(3, 3, 3))
-    good["model"] = _checkpoint(tmp_path / "c.safetensors", network=network.model_dump(mode="json"))
-    assert check(good, "config.yaml").predict.mirror_axes == ["z", "x"]
-
-
-@pytest.mark.parametrize("kernel", [[], [(1, 3, 3)] * 2], ids=["none", "too few"])
-def test_kernels_that_make_no_network_are_named(good: Data, tmp_path: Path, kernel: list[Any]) -> None:
-    good["network"] = {"kernel": kernel}
-    found = f"is a list of {len(kernel)}; a network of depth 4 needs 5"
-    assert _problems(good) == {"network.kernel": found}
-    del good["network"]
-    network = Network().model_dump(mode="json") | {"kernel": kernel}
-    good["model"] = _checkpoint(tmp_path / "c.safetensors", network=network)
-    assert f"its network.kernel {found}" in _problems(good)["model"]
-
-
-def test_a_model_that_cannot_be_read_says_nothing_of_tiles(good: Data, tmp_path: Path) -> None:
-    good["model"] = str(tmp_path / "none.safetensors")
-    good["predict"] = {"tile": [1, 1]}
-    assert set(_problems(good)) == {"model"}
-
-
-def test_a_model_brings_its_own_network(good: Data, tmp_path: Path) -> None:
-    tifffile.imwrite(tmp_path / "small.tif", np.zeros((6, 20, 20), np.uint8))
-    good["volumes"] = {"small": {"role": "predict", "image": str(tmp_path / "small.tif")}}
-    good["model"] = _checkpoint(tmp_path / "c.safetensors", network=Network(depth=3).model_dump(mode="json"))
-    check(good, "config.yaml")
-    good["model"] = _checkpoint(tmp_path / "c.safetensors", network=Network(depth=4).model_dump(mode="json"))
-    assert "the network pools 16 of them into one" in _problems(good)["volumes.small.image"]
-
-
-@pytest.mark.parametrize(
-    "network", [Network(width=2), Network(width=2, depth=1, kernel=[(1, 3, 3), (3, 3, 3)])], ids=["2D", "3D"]
-)
-def test_checkpoints_of_this_package_are_read(good: Data, tmp_path: Path, network: Network) -> None:
-    from unetpipe.nets.checkpoint import save_checkpoint
-    from unetpipe.nets.unet import UNet
-
-    save_checkpoint(tmp_path / "c.safetensors", UNet(network, 2), {"classes": ["membrane", "inside"]})
-    good["model"] = str(tmp_path / "c.safetensors")
-    assert check(good, "config.yaml").network == network
-
-
-def test_a_checkpoint_that_knows_no_kernels_is_a_2d_network(good: Data, tmp_path: Path) -> None:
-    old = {"name": "unet", "width": 16, "depth": 4, "normalisation": "batch", "dropout": 0.0}
-    for key in ("model", "train"):
-        address = _checkpoint(tmp_path / f"{key}.safetensors", network=old)
-        settings = good | {key: address if key == "model" else {"init": address}}
-        assert check(settings, "config.yaml").network == Network()
-
-
 def test_readers_are_loaded_only_where_they_are_needed(good: Data, tmp_path: Path) -> None:
-    good["model"] = _checkpoint(tmp_path / "c.safetensors")
+    good["model"] = checkpoint(tmp_path / "c.safetensors")
     code = (
         f"import json, sys; from unetpipe.check import check; check(json.loads({json.dumps(good)!r}), 'c'); "
         "print(sorted({'tifffile', 'zarr', 'h5py', 'PIL', 'torch', 'dask', 'scipy'} & set(sys.modules)))"
@@ -395,7 +201,7 @@ def test_region_and_mask_must_fit_the_volume(good: Data, tmp_path: Path, change:
     if not problems:
         assert check(good, "config.yaml").volumes["test"].region is not None
         return
-    found = _problems(good)
+    found = problems_of(good)
     assert set(found) == {f"volumes.test.{key}" for key in problems}
     for key, text in problems.items():
         assert text in found[f"volumes.test.{key}"]
@@ -404,4 +210,4 @@ def test_region_and_mask_must_fit_the_volume(good: Data, tmp_path: Path, change:
 def test_what_is_not_predicted_has_neither_region_nor_mask(good: Data) -> None:
     good["volumes"]["train"] |= {"region": [[0, 1], [0, 1], [0, 1]], "mask": "{data_dir}/test.tif"}
     text = "has no meaning for a volume to train on, which is not predicted"
-    assert _problems(good) == {"volumes.train.region": text, "volumes.train.mask": text}
+    assert problems_of(good) == {"volumes.train.region": text, "volumes.train.mask": text}
