@@ -36,7 +36,8 @@ def make_optimiser(model: SegmentationNetwork, settings: config.Train) -> torch.
     groups = [{"params": kernels, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
     if settings.optimiser == "sgd":
         return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum)
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(settings.momentum, 0.999))
+    # In one pass over the weights: a twentieth of a step of a narrow network.
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(settings.momentum, 0.999), fused=True)
 
 
 def loss_of(kind: Loss, logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
