@@ -23,12 +23,13 @@ from numpy.typing import NDArray
 from benchmarks import basic_unet
 from unetpipe import config
 from unetpipe.allocate import allocate
+from unetpipe.arrays import open_array
 from unetpipe.evaluate import evaluate
 from unetpipe.files import digest_of, read_json, write_bytes, write_json
 from unetpipe.grid import Region
 from unetpipe.parse import read
 from unetpipe.report.drawing import FIRST, SECOND, drawn, legend
-from unetpipe.volume import Image, VolumeFile, open_array, open_writable
+from unetpipe.volume import Image, VolumeFile, open_writable
 
 OURS = (5.0, 15.0, 30.0, 60.0)
 THEIRS = (5.0, 15.0, 30.0)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unetpipe.files import read_json
-from unetpipe.progress import Record
+from unetpipe.progress import record_beside
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def run(allocated: Path, certificate: Path, *, workers: int | None, cores: int) 
     words = [*map(str, (allocated, certificate, done)), json.dumps(workers), str(cores)]
     command = [sys.executable, "-c", _PREDICT, *words]
     told = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
-    entries = Record(allocated.parent / "progress").done().values()
+    entries = record_beside(str(allocated.parent / "probability.zarr")).done().values()
     ends = sorted(entry["finished"] for entry in entries)
     between = statistics.median(b - a for a, b in pairwise(ends)) if len(ends) > 1 else 0.0
     began = min(entry["finished"] - sum(entry["seconds"].values()) for entry in entries)

@@ -10,8 +10,9 @@ import zarr
 from numpy.typing import NDArray
 from PIL import Image
 
+from unetpipe.arrays import open_array
 from unetpipe.files import read_json
-from unetpipe.volume import VolumeFile, open_array
+from unetpipe.volume import VolumeFile
 
 RUN = Path("results/demo")
 SECTION = 0

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 from numpy.typing import NDArray
+from stores import make_store
 
 import unetpipe
-from unetpipe.volume import VolumeFile, create, layout
+from unetpipe.volume import VolumeFile, layout
 
 # Shared machines pause at times: no example fails for having taken long.
 settings.register_profile(
@@ -70,7 +71,7 @@ def make_volume(tmp_path_factory: pytest.TempPathFactory) -> MakeVolume:
         arrays: dict[str, str | None] = {"image": None, "labels": None}
         for kind, voxels in (("image", image), ("labels", labels)):
             if voxels is not None:
-                array = create(
+                array = make_store(
                     place / f"{kind}.zarr",
                     shape=image.shape, dtype=str(voxels.dtype), chunk=chunk, shard=shard, voxel_size_nm=size,
                 )  # fmt: skip

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import zarr
 from rates import allocate, made_up
+from stores import make_store
 
 from unetpipe.allocate import is_allocated, read_plan
 from unetpipe.config import Network
@@ -18,7 +19,7 @@ from unetpipe.errors import UserError
 from unetpipe.files import read_json, write_json
 from unetpipe.layout import Call, Measure, Rate
 from unetpipe.progress import Record
-from unetpipe.volume import create
+from unetpipe.storage import folder_at
 
 CLASSES = ["membrane", "inside"]
 
@@ -137,10 +138,10 @@ def test_metadata_that_are_json_and_nothing_else_are_put_in_place(
     store, plan = Path(allocated["probability"]), read_plan(allocated)
     before = (store / name).read_bytes()
     write_json(store / name, metadata)
-    assert not is_allocated(store, plan, len(CLASSES))
+    assert not is_allocated(folder_at(store), plan, len(CLASSES))
     assert run(volume, certificate, tmp_path / "p") == allocated
     assert (store / name).read_bytes() == before
-    assert is_allocated(store, plan, len(CLASSES))
+    assert is_allocated(folder_at(store), plan, len(CLASSES))
 
 
 @pytest.mark.parametrize(
@@ -338,7 +339,7 @@ def test_a_store_whose_shards_two_blocks_would_share_is_refused_and_kept(
     plan = read_plan(allocated)
     Record(tmp_path / "p" / "progress").append("w", {"name": "0.0.0"})
     shard = (2 * plan.block[0], *plan.block[1:])
-    create(
+    make_store(
         Path(allocated["probability"]),
         shape=(2, *plan.shape), dtype="uint8", chunk=(1, *plan.chunk), shard=(2, *shard),
         voxel_size_nm=(1, 1, 1), channels=CLASSES,

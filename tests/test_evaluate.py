@@ -17,6 +17,7 @@ from scipy.ndimage import gaussian_filter
 from skimage.metrics import adapted_rand_error
 from skimage.segmentation import watershed
 from sklearn.metrics import average_precision_score, jaccard_score
+from stores import make_store
 
 import unetpipe
 from unetpipe import config
@@ -30,7 +31,7 @@ from unetpipe.metrics import baseline, confusion, segments, streaming, thinned, 
 from unetpipe.metrics.components import THRESHOLDS
 from unetpipe.metrics.streaming import Cut, Task, Totals, count
 from unetpipe.metrics.summary import summary
-from unetpipe.volume import Image, VolumeFile, create
+from unetpipe.volume import Image, VolumeFile
 
 IGNORE = 255
 CLASSES = ["membrane", "mitochondrion", "inside"]
@@ -73,7 +74,7 @@ def stored(make_volume: Callable[..., Path], tmp_path: Path) -> Store:
         geometry = Network(depth=1).geometry
         tile = geometry.tile_for((1, *block[1:]))
         plan = Plan(image.shape, tile, block, chunk=(block[0], 2, block[2]), batch=1, geometry=geometry)
-        array = create(
+        array = make_store(
             folder / "probability.zarr",
             shape=probability.shape,
             dtype="uint8",

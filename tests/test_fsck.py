@@ -1,7 +1,6 @@
 """Whatever happened to a shard or to its record, it is found; and nothing else is."""
 
 import errno
-import hashlib
 import random
 import shutil
 from collections import Counter
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prediction import PLAN, blocks, cut, damage, extend, files, fill, flip, forget, plan_run, rewrite, shard
@@ -22,6 +20,7 @@ from unetpipe.fsck import Finding, Recorded, Store, check
 from unetpipe.grid import Region
 from unetpipe.progress import Record
 from unetpipe.selection import Selection
+from unetpipe.storage import LocalFolder
 
 BLOCKS = 75
 
@@ -74,11 +73,9 @@ def test_a_shard_spoilt_anywhere_is_found(
     block = blocks()["1.2.3"]
     original = shard(whole, block.name)
     # In a store of its own, of which nothing else is looked at.
-    store.array = zarr.create_array(
-        tmp_path_factory.mktemp("one"), name="0", shape=store.array.shape, shards=store.array.shards,
-        chunks=store.array.chunks, dtype="uint8",
-    )  # fmt: skip
-    copy = store.shard(block)
+    place = tmp_path_factory.mktemp("one")
+    store.array = LocalFolder(place)
+    copy = place / block.shard
     copy.parent.mkdir(parents=True)
     shutil.copy(original, copy)
     entry = store.record.latest(Recorded.of)[block.name]
@@ -99,11 +96,13 @@ def test_a_fault_is_told_with_block_voxels_path_and_what_was_found(prediction: P
 
 
 def test_a_shard_that_cannot_be_read_is_altered(prediction: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(prediction)
+
     def refuse(*_: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(hashlib, "file_digest", refuse)
-    faults = check(Store(prediction)).faults
+    monkeypatch.setattr(LocalFolder, "read", refuse)
+    faults = check(store).faults
     assert {fault.state for fault in faults} == {"altered"}
     assert len(faults) == BLOCKS
     assert "cannot be read: Input/output error" in faults[0].why

@@ -15,6 +15,7 @@ from onnx_unet import CLASSES, unet
 
 from unetpipe import cli, config
 from unetpipe.allocate import allocate, read_plan
+from unetpipe.arrays import open_array
 from unetpipe.check import check
 from unetpipe.config import Settings
 from unetpipe.data.ingest import ingest
@@ -25,7 +26,6 @@ from unetpipe.grid import Region
 from unetpipe.predict import predict
 from unetpipe.preview import Preview, parse_region, preview
 from unetpipe.selection import Selection
-from unetpipe.volume import open_array
 
 SHAPE = (20, 90, 75)
 REGION = Region((1, 30, 20), (3, 34, 40))

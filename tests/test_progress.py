@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unetpipe.errors import UserError
-from unetpipe.progress import Record, forget
+from unetpipe.progress import Record
+from unetpipe.storage import LocalFolder
 
 
 def test_what_was_recorded_is_read_again(tmp_path: Path) -> None:
@@ -28,7 +29,7 @@ def test_a_log_cut_anywhere_loses_only_what_was_cut(
 ) -> None:
     record = Record.open(tmp_path_factory.mktemp("r") / "progress", {}, "refuse", "it")
     ends = []
-    log = record.folder / "one.jsonl"
+    log = Path(record.place.address) / "one.jsonl"
     for name in names:
         record.append("one", {"name": name})
         ends.append(log.stat().st_size)
@@ -71,7 +72,7 @@ def test_of_each_piece_only_what_is_asked_for_is_kept(tmp_path: Path) -> None:
 def test_a_line_that_is_no_entry_is_left_out(line: bytes, tmp_path: Path) -> None:
     record = Record.open(tmp_path / "progress", {}, "refuse", "it")
     record.append("one", {"name": "a"})
-    with (record.folder / "one.jsonl").open("ab") as log:
+    with (Path(record.place.address) / "one.jsonl").open("ab") as log:
         log.write(line)
     record.append("one", {"name": "c"})
     assert [entry["name"] for entry in record.entries()] == ["a", "c"]
@@ -83,7 +84,7 @@ def test_the_logs_grow_with_each_entry(tmp_path: Path) -> None:
     sizes = []
     for name in "abc":
         record.append("one", {"name": name})
-        sizes.append(record.logs()["one.jsonl"].st_size)
+        sizes.append(record.logs()["one.jsonl"].size)
     assert sizes == sorted(set(sizes))
 
 
@@ -138,18 +139,26 @@ def test_logs_without_a_key_count_for_nothing(tmp_path: Path) -> None:
     assert Record.open(tmp_path / "progress", {"a": 2}, "refuse", "it").done() == {}
 
 
-def test_a_record_is_forgotten_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Record.open(tmp_path / "progress", {"a": 1}, "refuse", "it").append("w", {"name": "0.0.0"})
+def test_a_record_is_forgotten_with_its_key_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "progress"
+    record = Record.open(folder, {"a": 1}, "refuse", "it")
+    for writer in "vw":
+        record.append(writer, {"name": writer})
+    removed = []
 
-    def killed(folder: Path, **how: bool) -> None:
-        assert not (tmp_path / "progress").exists(), "nothing goes while it has its name"
-        if not how:
+    def killed(self: LocalFolder, name: str) -> None:
+        removed.append(name)
+        if len(removed) == 2:
             raise KeyboardInterrupt
+        (folder / name).unlink()
 
     with monkeypatch.context() as patch:
-        patch.setattr("unetpipe.progress.shutil.rmtree", lambda folder, **how: None if how else killed(folder))
+        patch.setattr(LocalFolder, "remove", killed)
         with pytest.raises(KeyboardInterrupt):
-            Record.open(tmp_path / "progress", {"a": 2}, "restart", "it")
-    assert Record.open(tmp_path / "progress", {"a": 2}, "refuse", "it").done() == {}
-    forget(tmp_path / "progress")
+            Record.open(folder, {"a": 2}, "restart", "it")
+    # What is left is of the old key, and is told so.
+    assert Record(folder).key() == {"a": 1}
+    assert len(Record(folder).done()) == 1
+    assert Record.open(folder, {"a": 2}, "restart", "it").done() == {}
+    Record(folder).forget()
     assert list(tmp_path.iterdir()) == []

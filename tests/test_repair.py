@@ -29,6 +29,7 @@ from prediction import (
     rewrite,
     shard,
 )
+from stores import open_writable
 
 import unetpipe
 from unetpipe.cli import main
@@ -39,7 +40,7 @@ from unetpipe.fsck import Report, Store, check
 from unetpipe.predict import predict
 from unetpipe.progress import Record
 from unetpipe.repair import Repair
-from unetpipe.volume import VolumeFile, open_writable
+from unetpipe.volume import VolumeFile
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from rates import allocate
 
 from unetpipe import config
 from unetpipe.allocate import read_plan
+from unetpipe.arrays import open_array
 from unetpipe.errors import UserError
 from unetpipe.evaluate import evaluate
 from unetpipe.files import read_json, write_json
@@ -25,7 +26,7 @@ from unetpipe.metrics.summary import summary
 from unetpipe.predict import predict
 from unetpipe.progress import Record
 from unetpipe.selection import Selection
-from unetpipe.volume import VolumeFile, open_array
+from unetpipe.volume import VolumeFile
 
 IMAGE = np.random.default_rng(3).integers(0, 256, (20, 90, 75), np.uint8)
 LABELS = np.random.default_rng(4).integers(0, 3, IMAGE.shape).astype(np.uint8)

@@ -118,7 +118,7 @@ def test_stopped_where_no_block_comes_for_the_time_of_ten(idle: float, said: str
 def test_the_last_block_is_not_rounded_away(tmp_path: Path) -> None:
     record = plan(tmp_path, "v", 3000)
     for number in range(2999):
-        with (record.folder / "one.jsonl").open("a") as log:
+        with (Path(record.place.address) / "one.jsonl").open("a") as log:
             log.write(f'{{"name":"0.0.{number}","finished":{NOW - number}}}\n')
     assert row(tmp_path, "v").startswith("v – 2999 3000 – 99.9 % 60 seems to run")
 
@@ -156,7 +156,7 @@ def test_without_times_the_log_tells_when_the_last_block_came(tmp_path: Path) ->
     record = plan(tmp_path, "v", 10)
     for number in range(5):
         record.append("one", {"name": f"0.0.{number}"})
-    os.utime(record.folder / "one.jsonl", (NOW - 60, NOW - 60))
+    os.utime(Path(record.place.address) / "one.jsonl", (NOW - 60, NOW - 60))
     assert row(tmp_path, "v") == "v – 5 10 – 50.0 % – seems to run: last block 1 min ago"
     assert row(tmp_path, "v", NOW + 600).endswith("stopped: no block for 11 min; a rerun goes on from there")
 

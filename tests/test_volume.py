@@ -1,6 +1,5 @@
 """Volumes in Zarr: what is read beyond them, how they are cut into shards, and what others can read of them."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,25 +10,25 @@ import zarr
 from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from stores import make_store, shard_path
 
 from unetpipe import volume as volume_module
+from unetpipe.arrays import open_array
 from unetpipe.errors import UserError
 from unetpipe.grid import Region, Shape
+from unetpipe.storage import folder_at
 from unetpipe.volume import (
     IGNORE,
     Image,
     LostShardError,
     VolumeFile,
-    create,
     layout,
     mirrored,
-    open_array,
     read_labels,
     read_mirrored,
     read_truth,
-    shard_path,
     shown_sections,
-    sync_shard,
+    write_shards,
 )
 
 SHAPES = st.tuples(*[st.integers(1, 6)] * 3)
@@ -70,9 +69,14 @@ def test_mirrored_indices_are_numpys_reflection(start: int, length: int, size: i
     np.testing.assert_array_equal(mirrored(start, start + length, size), wide[120 + start :][:length])
 
 
-def test_labels_are_mirrored_alike() -> None:
+def test_labels_are_mirrored_alike(tmp_path: Path) -> None:
     labels = np.array([[[0, 1, IGNORE]]], np.uint8)
-    found = read_labels(_array(labels), Region((0, 0, -2), (1, 1, 5)), (1, 1, 3))
+    store = make_store(
+        tmp_path / "l.zarr", shape=(1, 1, 3), dtype="uint8", chunk=(1, 1, 3), shard=(1, 1, 3), voxel_size_nm=(1, 1, 1)
+    )
+    store[...] = labels
+    array = open_array(str(tmp_path / "l.zarr" / "0"))
+    found = read_labels(array, Region((0, 0, -2), (1, 1, 5)), (1, 1, 3))
     assert found.tolist() == [[[IGNORE, 1, 0, 1, IGNORE, 1, 0]]]
     assert found.dtype == np.uint8
 
@@ -95,15 +99,15 @@ def test_a_new_store_gives_back_what_was_written(
     chunk, shard = layout(shape)
     path = tmp_path_factory.mktemp("store") / "a.zarr"
     voxels = np.random.default_rng(1).integers(0, 200, shape).astype(dtype)
-    create(path, shape=shape, dtype=dtype, chunk=chunk, shard=shard, voxel_size_nm=(40, 4, 4))[...] = voxels
+    make_store(path, shape=shape, dtype=dtype, chunk=chunk, shard=shard, voxel_size_nm=(40, 4, 4))[...] = voxels
     array = open_array(str(path / "0"))
-    assert (array.chunks, array.shards, array.dtype) == (chunk, shard, np.dtype(dtype))
+    assert (array.chunk, array.shard, array.dtype) == (chunk, shard, np.dtype(dtype))
     np.testing.assert_array_equal(array[...], voxels)
 
 
 def test_a_store_is_ome_zarr_0_5(tmp_path: Path) -> None:
     # https://ngff.openmicroscopy.org/0.5: all in the attribute `ome`, units spelt out, scale before translation.
-    create(
+    make_store(
         tmp_path / "map.zarr",
         shape=(2, 4, 8, 8), dtype="uint8", chunk=(1, 4, 8, 8), shard=(2, 4, 8, 8),
         voxel_size_nm=(40, 4, 5), origin_nm=(80, 0, 1), channels=["membrane", "inside"],
@@ -120,48 +124,50 @@ def test_a_store_is_ome_zarr_0_5(tmp_path: Path) -> None:
         {"type": "translation", "translation": [0, 80, 0, 1]},
     ]
     assert [channel["label"] for channel in ome["omero"]["channels"]] == ["membrane", "inside"]
-    assert open_array(str(tmp_path / "map.zarr" / "0")).metadata.dimension_names == ("c", "z", "y", "x")  # type: ignore[union-attr]
+    assert zarr.open_array(tmp_path / "map.zarr" / "0").metadata.dimension_names == ("c", "z", "y", "x")  # type: ignore[union-attr]
 
 
 def test_creating_wipes_what_was_there(tmp_path: Path) -> None:
     make = {"dtype": "uint8", "chunk": (1, 4, 4), "shard": (1, 4, 4), "voxel_size_nm": (1, 1, 1)}
-    create(tmp_path / "a.zarr", shape=(2, 4, 4), **make)[...] = 7  # type: ignore[arg-type]
-    array = create(tmp_path / "a.zarr", shape=(2, 4, 4), **make)  # type: ignore[arg-type]
+    make_store(tmp_path / "a.zarr", shape=(2, 4, 4), **make)[...] = 7  # type: ignore[arg-type]
+    array = make_store(tmp_path / "a.zarr", shape=(2, 4, 4), **make)  # type: ignore[arg-type]
     assert not np.asarray(array[...]).any()
     assert not list((tmp_path / "a.zarr" / "0").glob("c/**/*"))
 
 
-def test_an_empty_block_is_written_too(tmp_path: Path) -> None:
+SMALL: dict[str, Any] = {"dtype": "uint8", "chunk": (1, 2, 4), "shard": (2, 4, 8), "voxel_size_nm": (1, 1, 1)}
+
+
+def test_an_empty_shard_is_written_too(tmp_path: Path) -> None:
     # A shard that is not there was never written: zeros are no exception.
-    array = create(
-        tmp_path / "a.zarr", shape=(2, 4, 4), dtype="uint8", chunk=(1, 4, 4), shard=(2, 4, 4), voxel_size_nm=(1, 1, 1)
-    )
-    array[...] = 0
-    assert sync_shard(array, (0, 0, 0)).stat().st_size > 0
+    array = make_store(tmp_path / "a.zarr", shape=(2, 4, 8), **SMALL)
+    write_shards(folder_at(tmp_path / "a.zarr" / "0"), (0, 0, 0), np.zeros((2, 4, 8), np.uint8))
+    # Of each chunk, too, the index at the end of the shard knows where it lies.
+    places = np.frombuffer(shard_path(array, (0, 0, 0)).read_bytes()[:-4], "<u8")[-2 * 8 :].reshape(8, 2)
+    assert (places[:, 0] < 1 << 32).all()
+    assert (places[:, 1] > 0).all()
 
 
-def test_syncing_finds_the_file_of_each_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    array = create(
-        tmp_path / "a.zarr",
-        shape=(5, 9, 9), dtype="uint8", chunk=(1, 2, 4), shard=(2, 4, 8), voxel_size_nm=(1, 1, 1),
-    )  # fmt: skip
-    array[...] = 1
-    synced: list[int] = []
-    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
-    starts = [(z, y, x) for z in (0, 2, 4) for y in (0, 4, 8) for x in (0, 8)]
-    files = [sync_shard(array, start) for start in starts]
-    assert sorted(files) == sorted(path for path in (tmp_path / "a.zarr" / "0" / "c").rglob("*") if path.is_file())
-    # Each file, and the folder that has its name.
-    assert set(synced) == {path.stat().st_ino for file in files for path in (file, file.parent)}
+@given(st.data())
+def test_shards_are_what_zarr_would_read(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    shape = tuple(data.draw(st.integers(1, most)) for most in (5, 9, 17))
+    start = tuple(data.draw(st.integers(0, (n - 1) // s)) * s for n, s in zip(shape, SMALL["shard"], strict=True))
+    path = tmp_path_factory.mktemp("store") / "a.zarr"
+    array = make_store(path, shape=shape, **SMALL)
+    voxels = np.random.default_rng(0).integers(0, 3, [n - a for n, a in zip(shape, start, strict=True)], np.uint8)
+    write_shards(folder_at(path / "0"), start, voxels)
+    whole = np.zeros(shape, np.uint8)
+    whole[tuple(slice(a, None) for a in start)] = voxels
+    np.testing.assert_array_equal(np.asarray(array[...]), whole)
+    np.testing.assert_array_equal(open_array(str(path / "0"))[...], whole)
 
 
-def test_syncing_a_shard_that_was_not_written_fails(tmp_path: Path) -> None:
-    array = create(
-        tmp_path / "a.zarr", shape=(4, 4, 4), dtype="uint8", chunk=(2, 4, 4), shard=(2, 4, 4), voxel_size_nm=(1, 1, 1)
-    )
-    array[:2] = 1
-    with pytest.raises(FileNotFoundError):
-        sync_shard(array, (2, 0, 0))
+@pytest.mark.parametrize(("start", "shape"), [((1, 0, 0), (2, 4, 8)), ((0, 0, 0), (1, 4, 8)), ((0, 0, 8), (2, 4, 7))])
+def test_a_part_of_a_shard_is_not_written(start: Shape, shape: Shape, tmp_path: Path) -> None:
+    make_store(tmp_path / "a.zarr", shape=(4, 4, 16), **SMALL)
+    with pytest.raises(ValueError, match="are not whole shards of"):
+        write_shards(folder_at(tmp_path / "a.zarr" / "0"), start, np.ones(shape, np.uint8))
+    assert not list((tmp_path / "a.zarr" / "0").glob("c/**/*"))
 
 
 @pytest.mark.parametrize("make", ["nothing", "folder", "group"])
@@ -171,7 +177,7 @@ def test_what_is_no_array_is_refused(tmp_path: Path, make: str) -> None:
         path.mkdir()
     elif make == "group":
         zarr.create_group(path)
-    with pytest.raises(UserError, match=r"the Zarr array .*a\.zarr was to be read\n.*\n.*a Zarr array was expected"):
+    with pytest.raises(UserError, match=r"the array .*a\.zarr was to be read\n.*\n.*a Zarr array was expected"):
         open_array(str(path))
 
 
@@ -197,7 +203,7 @@ VOLUME = VolumeFile(
 
 def _volume(tmp_path: Path, voxels: NDArray[Any], **changes: Any) -> VolumeFile:
     chunk, shard = layout(voxels.shape)
-    create(
+    make_store(
         tmp_path / "i.zarr",
         shape=voxels.shape, dtype=str(voxels.dtype), chunk=chunk, shard=shard, voxel_size_nm=(1, 1, 1),
     )[...] = voxels  # fmt: skip

@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,16 +12,18 @@ import numpy as np
 
 import unetpipe
 from unetpipe import config, measure
+from unetpipe.arrays import METADATA, open_array
 from unetpipe.errors import UserError
-from unetpipe.files import read_json, write_bytes, write_json
+from unetpipe.files import write_json
 from unetpipe.forecast import Stored, forecast, told
 from unetpipe.grid import Geometry, Plan, Region, triple
 from unetpipe.handover import read_certificate
 from unetpipe.layout import Call, Layout, Limits
 from unetpipe.plan import choose, one_writer_per_shard
-from unetpipe.progress import Record, forget
+from unetpipe.progress import Record, record_beside
 from unetpipe.selection import Selection, frame_of
-from unetpipe.volume import LEVEL, VolumeFile, create, open_array
+from unetpipe.storage import Folder, folder_at
+from unetpipe.volume import LEVEL, VolumeFile, create
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ def allocate(
     region: list[list[int]] | None = None,
     mask: str | None = None,
     mirror: Sequence[str] = (),
+    store: str | None = _DEFAULTS.store,
     most_batch: int = config.Engine().max_batch,
     workers: int | None = _DEFAULTS.workers,
     memory_mb: int = _DEFAULTS.memory_mb,
@@ -59,7 +61,7 @@ def allocate(
     volume, certificate:
         ``volume.json`` and ``certificate.json``.
     allocated:
-        Where the result is described; the store and its record of progress lie beside it.
+        Where the result is described.
     classes:
         The channels in their order.
     tile:
@@ -74,6 +76,8 @@ def allocate(
     mirror:
         Axes along which each tile is mirrored as well, z before y before x: a probability is the mean of the answers to
         all mirror images (:mod:`unetpipe.engines.mirrored`).
+    store:
+        The address of the folder for the store and its record of progress; that of ``allocated`` where None.
     workers, memory_mb, block_seconds:
         As in the settings ``predict``.
     cores:
@@ -92,8 +96,10 @@ def allocate(
         # The engine takes tiles of one shape alone.
         tile = proof["profile"]["tile"]
         most_batch = min(most_batch, proof["profile"]["batch"][2])
-    folder = allocated.parent
-    what = f"the prediction of {source.name} in {folder}"
+    place = folder_at(store or allocated.parent)
+    what = f"the prediction of {source.name} in {place}"
+    probability = place.below("probability.zarr")
+    record = record_beside(probability.address)
     others = {
         "input": source.identity(),
         "engine": proof["engine_digest"],
@@ -109,7 +115,7 @@ def allocate(
     fixed = {name: value for name, value in (("tile", tile), ("batch", batch)) if value is not None}
     count, threads = measure.split_cores(workers, cores)
     limits = Limits(count, memory_mb, block_seconds, len(classes))
-    kept = _kept_plan(Record(folder / "progress"), others, fixed, on_change, what)
+    kept = _kept_plan(record, others, fixed, on_change, what)
     with measure.measuring(certificate.parent, proof["device_class"], count, threads, mirror) as rate_of:
         if kept is None:
             layout = choose(
@@ -120,27 +126,31 @@ def allocate(
     if layout.memory_mb > memory_mb:
         log.warning(
             "%s goes on with its plan, for which a worker needs %.0f MB; predict.memory_mb allows %d: if that is too "
-            "much, delete %s to plan anew", what, layout.memory_mb, memory_mb, folder,
+            "much, delete %s to plan anew", what, layout.memory_mb, memory_mb, place,
         )  # fmt: skip
     plan = layout.plan
     asked = None if region is None else Region.between(region)
     selection = Selection.of(plan, asked, mask, None if mask is None else frame_of(source))
     key = {**others, "plan": asdict(plan), **selection.key}
-    store = folder / "probability.zarr"
-    record = Record.open(folder / "progress", key, on_change, what)
+    record = Record.open(record.place.address, key, on_change, what)
     done = bool(record.done())
     # What a prediction of other blocks left would never be overwritten.
     left_over = selection.is_part and not done
     if done:
-        _refuse_shared_shards(store, plan)
-    if left_over or not is_allocated(store, plan, len(classes)):
-        if done and not store.exists():
-            log.warning("the store %s is gone: its blocks are computed again", store)
-            forget(record.folder)
-            Record.open(record.folder, key, on_change, source.name)
-        new = folder / "new" / store.name
+        _refuse_shared_shards(probability, plan)
+    if left_over or not is_allocated(probability, plan, len(classes)):
+        if done and not any(probability.entries()):
+            log.warning("the store %s is gone: its blocks are computed again", probability)
+            record.forget()
+            record = Record.open(record.place.address, key, on_change, source.name)
+            done = False
+        elif done:
+            log.warning(
+                "the metadata of %s are gone or damaged: they are written anew, its shards are kept", probability
+            )
+        # Which shards are there, and whether they are those that are recorded, predict and fsck see by themselves.
         create(
-            new,
+            probability,
             shape=(len(classes), *plan.shape),
             dtype="uint8",
             chunk=(1, *plan.chunk),
@@ -148,17 +158,17 @@ def allocate(
             voxel_size_nm=source.voxel_size_nm,
             channels=classes,
             origin_nm=source.origin_nm,
+            keep_shards=done,
         )
-        _put_in_place(new, store, keep_shards=done)
     array = open_array(str(source.image))
-    image = Stored(triple(array.shape), triple(array.chunks), array.dtype.itemsize, source.first_section)
+    image = Stored(triple(array.shape), triple(array.chunk), array.dtype.itemsize, source.first_section)
     predicted = forecast(layout, image, selection.count)
     write_json(
         allocated,
         {
             "volume": source.name,
             "volume_file": str(volume),
-            "probability": str(store),
+            "probability": probability.address,
             "array": LEVEL,
             "classes": classes,
             "key": json.loads(json.dumps(key)),
@@ -193,7 +203,7 @@ def _kept_plan(
         return read_plan(old)
     if on_change == "refuse":
         rest = {name: value for name, value in old.items() if name not in _NOT_IN_EVERY_KEY}
-        Record.open(record.folder, {**rest, **wanted}, on_change, what)
+        Record.open(record.place.address, {**rest, **wanted}, on_change, what)
     return None
 
 
@@ -210,36 +220,20 @@ def read_mirror(allocated: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(allocated["key"].get("mirror", ()))
 
 
-def _put_in_place(new: Path, store: Path, *, keep_shards: bool) -> None:
-    """Let the empty store ``new`` take the place of ``store``, or its metadata alone.
-
-    Which shards are there, and whether they are those that are recorded, ``predict`` and ``fsck`` see by themselves.
-    """
-    if store.exists() and keep_shards:
-        log.warning("the metadata of %s are gone or damaged: they are written anew, its shards are kept", store)
-        for path in sorted(new.rglob("zarr.json")):
-            write_bytes(store / path.relative_to(new), path.read_bytes())
-    else:
-        if store.exists():
-            shutil.rmtree(store)
-        new.rename(store)
-    shutil.rmtree(new.parent)
-
-
-def _refuse_shared_shards(store: Path, plan: Plan) -> None:
+def _refuse_shared_shards(store: Folder, plan: Plan) -> None:
     try:
-        array = open_array(str(store / LEVEL))
+        array = open_array(store.below(LEVEL).address)
     except UserError:
         return
-    one_writer_per_shard(plan.block, (array.shards or array.chunks)[1:])
+    one_writer_per_shard(plan.block, array.shard[1:])
 
 
-def is_allocated(store: Path, plan: Plan, channels: int) -> bool:
+def is_allocated(store: Folder, plan: Plan, channels: int) -> bool:
     """Whether the metadata of ``store`` are those of an empty prediction by ``plan``."""
     try:
-        group = read_json(store / "zarr.json")
-        array = open_array(str(store / LEVEL))
-    except (UserError, FileNotFoundError):
+        group = json.loads(store.read(METADATA))
+        array = open_array(store.below(LEVEL).address)
+    except (UserError, FileNotFoundError, ValueError):
         return False
     return (
         isinstance(group, dict)
@@ -248,5 +242,5 @@ def is_allocated(store: Path, plan: Plan, channels: int) -> bool:
         and array.dtype == np.uint8
         and array.fill_value == 0
         and array.shape == (channels, *plan.shape)
-        and array.shards == (channels, *plan.block)
+        and array.shard == (channels, *plan.block)
     )

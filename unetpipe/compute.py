@@ -6,11 +6,7 @@ blocks as there are threads.
 """
 
 import functools
-import hashlib
-import itertools
-import json
 import math
-import os
 import re
 import threading
 import time
@@ -22,20 +18,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
-from zarr.core.buffer import Buffer, cpu
-from zarr.storage import MemoryStore
 
 from unetpipe.allocate import read_mirror, read_plan
+from unetpipe.arrays import encode, open_array, read_metadata, use_threads
 from unetpipe.engines import Engine, load_engine, mirrored
 from unetpipe.errors import UserError
-from unetpipe.files import read_json, sync_folder
 from unetpipe.grid import Block, Plan, Region, Shape
 from unetpipe.handover import read_allocated
 from unetpipe.memory import peak_memory_mb
-from unetpipe.progress import Record
-from unetpipe.volume import Image, LostShardError, VolumeFile, open_writable, shard_path
+from unetpipe.progress import Record, digest_of_block, record_beside
+from unetpipe.storage import Folder, folder_at, join
+from unetpipe.volume import Image, LostShardError, VolumeFile
 
 _OUT_OF_MEMORY = re.compile(
     r"(failed|unable) to allocate|bad[ _]alloc|out of memory|memory of the GPU was to be taken", re.IGNORECASE
@@ -95,29 +89,30 @@ def compute_block(task: Task) -> Computed:
     UserError
         If the engine cannot be loaded, or has not enough memory for a single tile.
     """
-    place, device = _place(task.allocated), _device(task)
+    place, device = _place(task), _device(task)
     block = Block(place.plan, task.index)
-    path = shard_path(place.probability, (0, *block.write.start))
     # A process can die after it has recorded its block and before it has said so.
-    entry = place.recorded(block.name, path) if task.again else None
+    entry = place.recorded(block) if task.again else None
     if entry is None:
-        entry = _compute(place, device, block, path) | {"round": task.round}
+        entry = _compute(place, device, block) | {"round": task.round}
         place.append(entry)
     return Computed(entry, _writer(), device.batch, round(peak_memory_mb()))
 
 
-def _compute(place: "_Place", device: "Device", block: Block, path: Path) -> dict[str, Any]:
+def _compute(place: "_Place", device: "Device", block: Block) -> dict[str, Any]:
     start = time.monotonic()
     grey = place.read(block)
     read = time.monotonic()
     found = device.infer(grey, block)
     inferred = time.monotonic()
-    shard = place.encode(found.probability)
-    write_durably(path, shard)
+    shard = encode(place.metadata, found.probability)
+    # For a moment, two processes can have the same block: one whose driver was killed, until it notices that, and one
+    # of the next run. Both write equal bytes, so it does not matter which of them is last.
+    place.probability.write(block.shard, shard)
     return {
         "name": block.name,
-        "read": _digest(np.ascontiguousarray(grey).data.cast("B")),
-        "written": _digest(shard),
+        "read": digest_of_block(np.ascontiguousarray(grey).data.cast("B")),
+        "written": digest_of_block(shard),
         "voxels": block.write.voxels,
         "bytes": len(shard),
         "finished": round(time.time(), 3),
@@ -268,7 +263,7 @@ class _Place:
 
     plan: Plan
     image: Image
-    probability: zarr.Array[Any]
+    probability: Folder
     metadata: dict[str, Any]
     classes: int
     mirror: tuple[str, ...]
@@ -284,22 +279,10 @@ class _Place:
             # What codecs raise for a damaged chunk. One bad file is no reason to leave out the rest of the volume.
             raise ReadError(f"{self.image.volume.image} cannot be read in {block.read} (z, y, x): {error}") from error
 
-    def encode(self, probability: NDArray[np.uint8]) -> bytes:
-        """The shard that holds ``probability`` (classes, z, y, x), as Zarr writes it.
-
-        Zarr would first read what is there, where a shard reaches beyond the volume; but that may be damaged.
-        """
-        content: dict[str, Buffer] = {
-            "zarr.json": cpu.Buffer.from_bytes(json.dumps(self.metadata | {"shape": probability.shape}).encode())
-        }
-        array = zarr.open_array(MemoryStore(content), mode="r+").with_config({"write_empty_chunks": True})
-        array[...] = probability
-        return content[array.metadata.encode_chunk_key((0, 0, 0, 0))].to_bytes()
-
-    def recorded(self, name: str, path: Path) -> dict[str, Any] | None:
-        """What the record says of a block whose shard, at ``path``, is there."""
-        entry = self.record.done().get(name)
-        return entry if entry is not None and path.exists() and path.stat().st_size == entry["bytes"] else None
+    def recorded(self, block: Block) -> dict[str, Any] | None:
+        """What the record says of a block whose shard is there."""
+        entry = self.record.done().get(block.name)
+        return entry if entry is not None and self.probability.size(block.shard) == entry["bytes"] else None
 
     def append(self, entry: dict[str, Any]) -> None:
         """Record a block whose shard is durable."""
@@ -311,36 +294,38 @@ _recording = threading.Lock()
 _opening = threading.Lock()
 
 
-def _place(allocated: Path) -> _Place:
+def _place(task: Task) -> _Place:
     with _opening:
-        return _open(allocated)
+        return _open(task.allocated, task.threads)
 
 
 @functools.lru_cache(maxsize=1)
-def _open(allocated: Path) -> _Place:
+def _open(allocated: Path, threads: int) -> _Place:
+    use_threads(threads)
     description = read_allocated(allocated)
-    plan, address = read_plan(description), f"{description['probability']}/{description['array']}"
-    probability = open_writable(address)
-    if probability.shards != (len(description["classes"]), *plan.block):
+    plan, address = read_plan(description), join(description["probability"], description["array"])
+    shard = open_array(address).shard
+    if shard != (len(description["classes"]), *plan.block):
         # A shard is written whole: another block in it would be lost.
         raise UserError(
             f"blocks of {plan.block} voxels (z, y, x) were to be written into {address}",
-            f"its shards are of {probability.shards or probability.chunks} (c, z, y, x): not one for each block",
+            f"its shards are of {shard} (c, z, y, x): not one for each block",
             f"delete {allocated.parent} and run snakemake again",
         )
+    probability = folder_at(address)
     return _Place(
         plan=plan,
         image=Image(VolumeFile.read(Path(description["volume_file"]))),
         probability=probability,
-        metadata=read_json(Path(address, "zarr.json")),
+        metadata=read_metadata(probability),
         classes=len(description["classes"]),
         mirror=read_mirror(description),
-        record=Record(allocated.parent / "progress"),
+        record=record_beside(description["probability"]),
     )
 
 
 def _device(task: Task) -> Device:
-    place = _place(task.allocated)
+    place = _place(task)
     with _opening:
         return _engine(task.engine, place.plan.tile, place.plan.batch, task.threads, place.classes, place.mirror)
 
@@ -353,36 +338,7 @@ def _engine(folder: Path, tile: Shape, batch: int, threads: int, classes: int, m
     return Device(load, batch, classes)
 
 
-def write_durably(path: Path, shard: bytes) -> None:
-    """Put a shard in its place, whole, and onto the disk.
-
-    For a moment, two processes can have the same block: one whose driver was killed, until it notices that, and one of
-    the next run. Both write equal bytes, each into a file of its own that takes the place of the shard in one step. So
-    it does not matter which of them is last, and a shard that is recorded is never absent. Files that a killed process
-    has left are removed by whoever computes the block anew; a process that still lives then fails, and nobody asks.
-    """
-    new = list(itertools.takewhile(lambda folder: not folder.exists(), path.parents))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f"{path.name}.*.partial"):
-        left.unlink(missing_ok=True)
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
-    try:
-        with temporary.open("xb") as file:
-            file.write(shard)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    for folder in {path.parent, *(folder.parent for folder in new)}:
-        sync_folder(folder)
-
-
 @functools.cache
 def _writer() -> str:
     """A name for this process's log that no other process has had."""
     return uuid.uuid4().hex
-
-
-def _digest(data: bytes | memoryview) -> str:
-    return hashlib.blake2b(data, digest_size=16).hexdigest()

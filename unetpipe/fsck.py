@@ -15,9 +15,6 @@ A file of the array that is no shard of a wanted block is orphaned too, and an e
 missing.
 """
 
-import hashlib
-import os
-import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,16 +22,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import zarr
-
 from unetpipe.allocate import is_allocated, read_plan
+from unetpipe.arrays import METADATA, open_array
 from unetpipe.errors import UserError
 from unetpipe.grid import AXES, Block, triple
-from unetpipe.handover import read_allocated
-from unetpipe.progress import Record
+from unetpipe.handover import read_allocated, store_of
+from unetpipe.progress import digest_of_block, record_beside
 from unetpipe.progress_bar import track
 from unetpipe.selection import Selection
-from unetpipe.volume import open_array, shard_path
+from unetpipe.storage import folder_at
+from unetpipe.storage.local import TEMPORARY
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -43,10 +40,6 @@ Fault = Literal["torn", "altered", "missing", "orphaned"]
 State = Literal["sound", "unfinished"] | Fault
 
 _NO_FAULT = ("sound", "unfinished")
-_METADATA = "zarr.json"
-TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.partial$")
-"""How Zarr calls a file until it is whole."""
-
 _READERS = 16
 """Shards that are read at the same time: a disk or a network answers many questions faster than one by one."""
 
@@ -72,7 +65,7 @@ class Finding:
 
     state: State
     name: str
-    path: Path
+    place: str
     why: str
     block: Block | None = None
 
@@ -82,7 +75,7 @@ class Finding:
             write = self.block.write
             spans = zip(AXES, write.start, write.stop, strict=True)
             where = f" ({', '.join(f'{axis} {start}–{stop}' for axis, start, stop in spans)})"
-        return f"{self.state:<8}  {self.name}{where}: {self.why}\n          {self.path}"
+        return f"{self.state:<8}  {self.name}{where}: {self.why}\n          {self.place}"
 
 
 @dataclass(frozen=True)
@@ -101,12 +94,12 @@ class Report:
 
 
 class Store:
-    """A prediction on disk: plan, array and record, all opened for reading.
+    """A prediction: plan, array and record, all opened for reading.
 
     Parameters
     ----------
     path:
-        The folder ``predictions/<volume>``, its ``probability.zarr`` or its ``allocated.json``.
+        The folder ``results/<run>/predictions/<volume>``, its ``probability.zarr`` or its ``allocated.json``.
 
     Raises
     ------
@@ -128,43 +121,39 @@ class Store:
         self.description = read_allocated(self.allocated)
         self.plan = read_plan(self.description)
         self.selection = Selection.read(self.description)
-        self.record = Record(self.folder / "progress")
+        self.store = folder_at(store_of(self.allocated, self.description))
+        self.record = record_beside(self.store.address)
         if self.record.key() != self.description["key"]:
             raise UserError(
                 asked,
-                f"{self.allocated} and the record of progress in {self.record.folder} do not belong together",
+                f"{self.allocated} and the record of progress in {self.record.place} do not belong together",
                 f"without its record, nothing is known of a shard: delete {self.allocated} and run snakemake again, "
                 "which predicts all anew",
             )
-        self.store = self.folder / "probability.zarr"
-        self.array = self._open(asked)
+        self.array = self.store.below(self.description["array"])
+        self._refuse_other_array(asked)
 
-    def _open(self, asked: str) -> zarr.Array[Any]:
-        """The array, if its metadata are those that were made for it."""
-        path = self.store / self.description["array"]
+    def _refuse_other_array(self, asked: str) -> None:
+        """UserError unless the metadata of the array are those that were made for it."""
         shape, shards = ((len(self.description["classes"]), *sizes) for sizes in (self.plan.shape, self.plan.block))
         try:
-            array = open_array(str(path))
+            array = open_array(self.array.address)
         except UserError:
-            found = "cannot be read" if (path / _METADATA).exists() else "is gone"
+            found = "is gone" if self.array.size(METADATA) is None else "cannot be read"
         else:
             if is_allocated(self.store, self.plan, shape[0]):
-                return array
+                return
             found = (
                 f"or that of the group above it, is not that of this prediction: an array of {array.shape} voxels "
-                f"(c, z, y, x) in shards of {array.shards}, {array.dtype}, empty voxels {array.fill_value}"
+                f"(c, z, y, x) in shards of {array.shard}, {array.dtype}, empty voxels {array.fill_value}"
             )
-        count = sum(file.is_file() for file in path.glob("c/*/*/*/*"))
+        count = sum(entry.name.startswith("c/") for entry in self.array.entries())
         raise UserError(
             asked,
-            f"{path / _METADATA}, by which voxels are found in the shards, {found}; {count} shards are there",
+            f"{self.array.where(METADATA)}, by which voxels are found in the shards, {found}; {count} shards are there",
             f"delete {self.allocated} and run snakemake again: it writes the metadata anew, for an array of {shape} "
             f"voxels in shards of {shards}, and keeps the shards",
         )
-
-    def shard(self, block: Block) -> Path:
-        """The file of a block."""
-        return shard_path(self.array, (0, *block.write.start))
 
     def block(self, index: Sequence[str]) -> Block | None:
         """The wanted block of the plan that is written so, as in ``0.12.3``; None if there is none."""
@@ -175,21 +164,19 @@ class Store:
 
     def look(self, block: Block, entry: Recorded | None) -> Finding:
         """The state of a block of which the record says ``entry``."""
-        path = self.shard(block)
 
         def found(state: State, why: str = "") -> Finding:
-            return Finding(state, block.name, path, why, block)
+            return Finding(state, block.name, self.array.where(block.shard), why, block)
 
         try:
-            size = path.stat().st_size
+            size = self.array.size(block.shard)
+            if size is None:
+                return found("unfinished") if entry is None else found("missing", "recorded, and there is no shard")
             if entry is None:
                 return found("orphaned", f"a shard of {size} bytes that is not recorded")
             if size != entry.size:
                 return found("torn", f"{size} bytes where {entry.size} were written")
-            with path.open("rb") as file:
-                written = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-        except FileNotFoundError:
-            return found("unfinished") if entry is None else found("missing", "recorded, and there is no shard")
+            written = digest_of_block(self.array.read(block.shard))
         except OSError as error:
             return found("altered", f"the shard cannot be read: {error.strerror}")
         if written != entry.written:
@@ -202,14 +189,13 @@ class Store:
 
     def strays(self) -> Iterator[Finding]:
         """Files that are no shard of a wanted block."""
-        array = self.store / self.description["array"]
-        files = [path for path in self.store.iterdir() if not path.is_dir()]
-        for path in (*files, *(Path(root, name) for root, _, names in os.walk(array) for name in names)):
-            block = self.block(path.relative_to(self.store).parts[-3:])
-            if path.name != _METADATA and (block is None or path != self.shard(block)):
+        shards = self.array.address.removeprefix(f"{self.store.address}/") + "/"
+        for name in (entry.name for entry in self.store.entries()):
+            block = self.block(name.split("/")[-3:])
+            if name.rpartition("/")[2] != METADATA and (block is None or name != shards + block.shard):
                 left = "a temporary file that a writer has left: a repair deletes it"
-                kind = left if TEMPORARY.search(path.name) else "no shard, so no repair touches it: delete it by hand"
-                yield Finding("orphaned", str(path.relative_to(self.store)), path, kind)
+                kind = left if TEMPORARY.search(name) else "no shard, so no repair touches it: delete it by hand"
+                yield Finding("orphaned", name, self.store.where(name), kind)
 
 
 def check(store: Store) -> Report:
@@ -236,10 +222,12 @@ def check(store: Store) -> Report:
         counts[finding.state] += 1
         if finding.state not in _NO_FAULT:
             faults.append(finding)
-    faults += [stray for stray in strays if stray.path.exists()]
+    faults += [stray for stray in strays if store.store.size(stray.name) is not None]
     for name in recorded:
         if store.block(name.split(".")) is None:
-            faults.append(Finding("missing", name, store.record.folder, "it is recorded, and no such block is wanted"))
+            faults.append(
+                Finding("missing", name, store.record.place.address, "it is recorded, and no such block is wanted")
+            )
     return Report(faults, counts)
 
 

@@ -281,6 +281,11 @@ class Block:
         start = [i * b for i, b in zip(self.index, self.plan.block, strict=True)]
         return Region.of(start, self.plan.block).clip(self.plan.shape)
 
+    @property
+    def shard(self) -> str:
+        """The object that holds it, of an array (c, z, y, x) that has a shard for each block."""
+        return "/".join(["c/0", *map(str, self.index)])
+
     def tiles(self) -> list[Region]:
         """Write regions of the tiles, x fastest: aligned, all of one shape, so the last reach beyond the volume."""
         kept, write = self.plan.kept, self.write

@@ -4,6 +4,7 @@ Whoever needs one reads it here, where all that others count on is seen to be th
 wrote, or that is damaged, is refused before anything is done with it.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 import unetpipe
 from unetpipe.errors import UserError
 from unetpipe.files import read_json
+from unetpipe.storage import is_remote
 
 _Triple = tuple[int, int, int]
 _Box = tuple[_Triple, _Triple]
@@ -106,6 +108,16 @@ def read_allocated(path: Path) -> dict[str, Any]:
 def read_certificate(path: Path) -> dict[str, Any]:
     """What ``certify`` says of an engine; raises as :func:`read_allocated`."""
     return _read(path, _Certificate, "delete it and run snakemake again, to certify the engine anew")
+
+
+def store_of(allocated: Path, description: Mapping[str, Any]) -> str:
+    """The address of the store of a prediction, also where its ``allocated.json`` is seen from another folder."""
+    named: str = description["probability"]
+    if is_remote(named) or Path(named).is_absolute():
+        return named
+    # Where nothing else was asked for, it lies beside.
+    beside = allocated.parent / Path(named).name
+    return str(beside) if beside.exists() or not Path(named).exists() else named
 
 
 def _read(path: Path, model: type[BaseModel], repair: str) -> dict[str, Any]:

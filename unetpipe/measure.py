@@ -7,7 +7,6 @@ Each process reads commands and writes answers, a line of JSON each. It is told 
 that, to run.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -25,12 +24,15 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unetpipe.arrays import Array, encode, open_array, read_metadata
 from unetpipe.errors import UserError
 from unetpipe.files import read_json, write_json
 from unetpipe.grid import Region, Shape, triple
 from unetpipe.layout import Call, Measure, Rate
 from unetpipe.memory import forget_peak_memory, peak_memory_mb
-from unetpipe.volume import create, layout, read_mirrored, sync_shard
+from unetpipe.progress import digest_of_block
+from unetpipe.storage import Folder, folder_at
+from unetpipe.volume import LEVEL, create, layout, read_mirrored, write_shards
 
 log = logging.getLogger(__name__)
 
@@ -325,30 +327,35 @@ def _seconds_per_voxel(folder: Path, result: NDArray[np.float32], image: NDArray
     shape = triple(repeated.shape[1:])
     read = triple([len(repeated[0]) + image.shape[0] - result.shape[1], *image.shape[1:]])
     with tempfile.TemporaryDirectory(dir=folder, prefix=".") as place:
-        target, grey = _empty(Path(place), shape, len(repeated)), _grey(Path(place), read)
+        target, grey = _empty(folder_at(place), shape, len(repeated)), _grey(folder_at(place), read)
         began = time.perf_counter()
         voxels = read_mirrored(grey, Region.of((0, 0, 0), read), read, 0).astype(np.float32)
         voxels -= voxels.mean(axis=(1, 2), keepdims=True)
-        hashlib.blake2b(voxels.tobytes(), digest_size=16).hexdigest()
-        target[...] = np.rint(repeated * np.float32(255)).astype(np.uint8)
-        hashlib.blake2b(sync_shard(target, (0, 0, 0, 0)).read_bytes(), digest_size=16).hexdigest()
+        digest_of_block(voxels.tobytes())
+        shard = encode(read_metadata(target), np.rint(repeated * np.float32(255)).astype(np.uint8))
+        target.write("c/0/0/0/0", shard)
+        digest_of_block(shard)
         return (time.perf_counter() - began) / (shape[0] * shape[1] * shape[2])
 
 
-def _empty(place: Path, shape: Shape, classes: int) -> Any:
+def _empty(place: Folder, shape: Shape, classes: int) -> Folder:
     chunk, _ = layout(shape)
     shard = [-(-n // c) * c for n, c in zip(shape, chunk, strict=True)]
-    return create(
-        place / "probability.zarr", shape=(classes, *shape), dtype="uint8", chunk=(1, *chunk), shard=(classes, *shard),
+    store = place.below("probability.zarr")
+    create(
+        store, shape=(classes, *shape), dtype="uint8", chunk=(1, *chunk), shard=(classes, *shard),
         voxel_size_nm=(1, 1, 1), channels=[str(n) for n in range(classes)],
     )  # fmt: skip
+    return store.below(LEVEL)
 
 
-def _grey(place: Path, shape: Shape) -> Any:
+def _grey(place: Folder, shape: Shape) -> Array:
     chunk, shard = layout(shape)
-    image = create(place / "image.zarr", shape=shape, dtype="uint8", chunk=chunk, shard=shard, voxel_size_nm=(1, 1, 1))
-    image[...] = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    return image
+    store = place.below("image.zarr")
+    create(store, shape=shape, dtype="uint8", chunk=chunk, shard=shard, voxel_size_nm=(1, 1, 1))
+    image = store.below(LEVEL)
+    write_shards(image, (0, 0, 0), np.random.default_rng(0).integers(0, 256, shape, np.uint8))
+    return open_array(image.address)
 
 
 def _main(arguments: Sequence[str]) -> None:

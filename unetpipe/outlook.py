@@ -23,10 +23,10 @@ from unetpipe.errors import UserError
 from unetpipe.files import digest, write_json
 from unetpipe.forecast import Stored, amount, duration, forecast, told
 from unetpipe.grid import Geometry, Plan, Region, Shape, triple
-from unetpipe.handover import read_allocated, read_certificate
+from unetpipe.handover import read_allocated, read_certificate, store_of
 from unetpipe.layout import Limits
 from unetpipe.plan import choose
-from unetpipe.progress import Record
+from unetpipe.progress import record_beside
 from unetpipe.selection import Frame, Selection
 from unetpipe.volume import layout
 
@@ -121,14 +121,14 @@ def _planned_before(settings: Settings, name: str, engine: _Engine) -> Prospect 
     """The prediction that ``allocate`` has planned with this engine, if that is there."""
     folder = RESULTS / settings.run / "predictions" / name
     try:
-        description = read_allocated(folder / "allocated.json")
+        description = read_allocated(allocated := folder / "allocated.json")
     except FileNotFoundError:
         return None
     if description["key"]["engine"] != engine.facts["engine_digest"] or "predicted" not in description:
         return None
     if list(read_mirror(description)) != settings.predict.mirror_axes:
         return None
-    done = len(Record(folder / "progress").done())
+    done = len(record_beside(store_of(allocated, description)).latest(lambda _: None))
     return Prospect(read_plan(description), description["predicted"], done)
 
 

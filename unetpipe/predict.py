@@ -15,6 +15,7 @@ from typing import Any
 
 import unetpipe
 from unetpipe.allocate import read_plan
+from unetpipe.arrays import open_array
 from unetpipe.cluster import ATTEMPTS, REFUSED, Failed, try_each
 from unetpipe.compute import Computed, Task, compute_block
 from unetpipe.config import Predict
@@ -22,15 +23,15 @@ from unetpipe.data.sources import open_source
 from unetpipe.engines import device_class
 from unetpipe.errors import StoppedError, UserError
 from unetpipe.files import digest_of, write_json
-from unetpipe.grid import Block, Plan, triple
 from unetpipe.handover import read_allocated, read_certificate
 from unetpipe.layout import IN_FLIGHT
 from unetpipe.processes import connect
-from unetpipe.progress import Record
+from unetpipe.progress import Record, record_beside
 from unetpipe.progress_bar import track
 from unetpipe.selection import Selection, refuse_changed_mask
 from unetpipe.stop import Stop, stoppable
-from unetpipe.volume import VolumeFile, open_array, shard_path
+from unetpipe.storage import folder_at, join
+from unetpipe.volume import VolumeFile
 
 log = logging.getLogger(__name__)
 
@@ -92,11 +93,11 @@ def predict(
             f"the engine was certified on another class of device: {key['device_class']}; this is {here}",
             "predict where the engine was certified, or delete the engine's folder to build and certify it here",
         )
-    record = Record(allocated.parent / "progress")
+    record = record_beside(description["probability"])
     if record.key() != key:
         raise UserError(
             f"{name} was to be predicted",
-            f"{allocated} and the record of progress in {record.folder} do not belong together",
+            f"{allocated} and the record of progress in {record.place} do not belong together",
             f"delete {allocated} and run again",
         )
     refuse_changed_image(description)
@@ -106,7 +107,7 @@ def predict(
     count = workers or cores
     threads = max(1, cores // count)
     rounds = _rounds(record)
-    finished = _finished(description, plan, record)
+    finished = _finished(allocated, description, record)
     resumed = sum(block.name in finished for block in selection.blocks(plan))
     if resumed:
         log.info("%d of %d blocks are there already", resumed, total)
@@ -126,7 +127,7 @@ def predict(
     if lost := [block for block, digest in written.items() if digest is None]:
         raise UserError(
             f"{name} was to be predicted",
-            f"the record in {record.folder} does not hold {len(lost)} blocks that were just computed: {lost[:_SHOWN]}",
+            f"the record in {record.place} does not hold {len(lost)} blocks that were just computed: {lost[:_SHOWN]}",
             "see whether its file system keeps what is written, and run again",
         )
     write_json(
@@ -275,23 +276,26 @@ def _rounds(record: Record) -> dict[str, int]:
     return rounds
 
 
-def _finished(description: dict[str, Any], plan: Plan, record: Record) -> set[str]:
+def _finished(allocated: Path, description: dict[str, Any], record: Record) -> set[str]:
     """The blocks that the record has and whose shards are there, as large as they were written."""
-    address = f"{description['probability']}/{description['array']}"
+    address = join(description["probability"], description["array"])
     try:
-        array = open_array(address)
+        open_array(address)
     except UserError as error:
         raise UserError(
             f"{description['volume']} was to be predicted into {address}",
             error.found,
-            f"delete {record.folder.parent / 'allocated.json'} and run again, to make room for it anew",
+            f"delete {allocated} and run again, to make room for it anew",
         ) from None
+    # Asked for one by one, a million shards would take hours.
+    there = {entry.name: entry.size for entry in folder_at(address).entries()}
     finished = set()
-    for name, entry in record.done().items():
-        block = Block(plan, triple([int(index) for index in name.split(".")]))
-        path = shard_path(array, (0, *block.write.start))
-        if path.exists() and path.stat().st_size == entry["bytes"]:
+    for name, size in record.latest(lambda entry: entry["bytes"]).items():
+        shard = f"c/0/{name.replace('.', '/')}"
+        if there.get(shard) == size:
             finished.add(name)
         else:
-            log.warning("the shard %s is gone or cut: the block %s is computed again", path, name)
+            log.warning(
+                "the shard %s is gone or cut: the block %s is computed again", folder_at(address).where(shard), name
+            )
     return finished

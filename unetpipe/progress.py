@@ -1,44 +1,43 @@
 """Which pieces of a store are done: a record beside the store, from which an interrupted run goes on.
 
-The record is a folder. ``key.json`` holds everything that can change what is written. Each writer appends lines to a
-log of its own, so there are no locks; the logs are merged when they are read. A piece is recorded only after its data
-is on the disk, so what the record says is done is done, whatever was killed when.
+The record is a folder, on disk or in a bucket. ``key.json`` holds everything that can change what is written. Each
+writer appends lines to a log of its own, so there are no locks; the logs are merged when they are read. A piece is
+recorded only after its data is durable, so what the record says is done is done, whatever was killed when.
 
 An entry is a JSON object with the ``name`` of its piece. Of several of one name the one with the highest ``round``
 counts (0 where absent); those of one round are of equal bytes, so any of them will do. If it is ``void``, nothing is
 recorded of that name: a log only grows, and what was wrong in it can be taken back in no other way.
 """
 
-import errno
+import hashlib
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from unetpipe.errors import UserError
-from unetpipe.files import read_json, sync_folder, write_json
+from unetpipe.storage import Entry, folder_at, join, parent
 
 T = TypeVar("T")
 
 _KEY = "key.json"
-_LOGS = "*.jsonl"
 
 
 class Record:
-    """The record in ``folder``. Make one with :meth:`open`."""
+    """The record at ``address``. Make one with :meth:`open`."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, address: str | Path) -> None:
+        self.place = folder_at(address)
 
     @classmethod
-    def open(cls, folder: Path, key: Mapping[str, Any], on_change: Literal["refuse", "restart"], what: str) -> "Record":
+    def open(
+        cls, address: str | Path, key: Mapping[str, Any], on_change: Literal["refuse", "restart"], what: str
+    ) -> "Record":
         """The record for ``key``: the one that is there if its key is the same, else a new one.
 
         Parameters
         ----------
-        folder:
+        address:
             Beside the store, never in it.
         key:
             JSON data that holds everything that can change what is written.
@@ -53,7 +52,8 @@ class Record:
             If there is a record with another key and ``on_change`` is ``refuse``; it lists what differs.
         """
         plain: dict[str, Any] = json.loads(json.dumps(key))
-        old = cls(folder).key()
+        record = cls(address)
+        old = record.key()
         if old is not None and old != plain:
             if on_change == "refuse":
                 raise UserError(
@@ -63,28 +63,25 @@ class Record:
                 )
             old = None
         if old is None:
-            # Logs without a key are of nobody knows what: a record is forgotten as a whole.
-            forget(folder)
-            folder.mkdir(parents=True, exist_ok=True)
-            write_json(folder / _KEY, plain)
-        return cls(folder)
+            record.forget()
+            record.place.write(_KEY, (json.dumps(plain, indent=2) + "\n").encode())
+        return record
 
     def key(self) -> dict[str, Any] | None:
         """The key of the record, None if there is no record; UserError if it is damaged."""
-        path = self.folder / _KEY
         try:
-            key = read_json(path)
+            key = json.loads(self.place.read(_KEY))
         except FileNotFoundError:
             return None
-        except UserError as error:
-            key, found = None, error.found
+        except ValueError as error:
+            key, found = None, f"it is no whole JSON ({error})"
         else:
             found = "it is no key of a record"
         if not isinstance(key, dict):
             raise UserError(
-                f"{path} was to be read",
+                f"{self.place.where(_KEY)} was to be read",
                 found,
-                f"put a copy of it back; without one, delete {self.folder}, to do anew what it records",
+                f"put a copy of it back; without one, delete {self.place}, to do anew what it records",
             )
         return key
 
@@ -109,46 +106,41 @@ class Record:
 
     def entries(self) -> Iterator[dict[str, Any]]:
         """All entries of all logs, one by one. A line that a crash has torn is none."""
-        for path in sorted(self.folder.glob(_LOGS)):
-            with path.open("rb") as log:
-                for line in log:
-                    try:
-                        entry = json.loads(line)
-                    except (json.JSONDecodeError, UnicodeDecodeError):
-                        continue
-                    if isinstance(entry, dict) and isinstance(entry.get("name"), str):
-                        yield entry
+        for line in self.place.lines():
+            try:
+                entry = json.loads(line)
+            except (json.JSONDecodeError, UnicodeDecodeError):
+                continue
+            if isinstance(entry, dict) and isinstance(entry.get("name"), str):
+                yield entry
 
-    def logs(self) -> dict[str, os.stat_result]:
-        """Size and time of each log, by its file name: they change while a writer is at work."""
-        return {path.name: path.stat() for path in self.folder.glob(_LOGS)}
+    def logs(self) -> dict[str, Entry]:
+        """Size and time of the objects of each log, by name: they change while a writer is at work."""
+        return self.place.logs()
 
     def append(self, writer: str, entry: Mapping[str, Any]) -> None:
-        """Record the finished piece ``entry["name"]``; it is on the disk on return."""
-        path = self.folder / f"{writer}.jsonl"
-        # A line torn by an earlier crash must not swallow this one: begin with a new line.
-        line = b"\n" + json.dumps(dict(entry), separators=(",", ":")).encode() + b"\n"
-        new = not path.exists()
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            if os.write(descriptor, line) < len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        if new:
-            sync_folder(self.folder)
+        """Record the finished piece ``entry["name"]``; it is durable on return."""
+        self.place.append(writer, json.dumps(dict(entry), separators=(",", ":")).encode())
+
+    def forget(self) -> None:
+        """Remove the record.
+
+        Its key goes last: logs without one are of nobody knows what. Of a record that lost a part of its logs, what is
+        missing is done again.
+        """
+        for name in self.place.logs():
+            self.place.remove(name)
+        self.place.clear()
 
 
-def forget(folder: Path) -> None:
-    """Remove a record, so that at no moment there are logs of it under its name without its key."""
-    place = folder.with_name(f".{folder.name}.forgotten")
-    # What a killed process has left.
-    shutil.rmtree(place, ignore_errors=True)
-    if folder.exists():
-        folder.rename(place)
-        sync_folder(folder.parent)
-        shutil.rmtree(place)
+def digest_of_block(data: bytes | memoryview) -> str:
+    """Of what was read or written for a block: 128 bits, hexadecimal."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def record_beside(store: str) -> Record:
+    """The record of the store at an address."""
+    return Record(join(parent(store), "progress"))
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> list[str]:

@@ -8,7 +8,6 @@ Beside a prediction that is going on, a repair could at worst delete a temporary
 fails then and can be run again. It is refused all the same where the record is seen to grow.
 """
 
-import hashlib
 import json
 import logging
 import uuid
@@ -21,11 +20,14 @@ from unetpipe.engines import device_class
 from unetpipe.engines.select import ENGINE
 from unetpipe.errors import UserError
 from unetpipe.files import digest
-from unetpipe.fsck import TEMPORARY, Finding, Recorded, Report, Store
+from unetpipe.fsck import Finding, Recorded, Report, Store
 from unetpipe.grid import Block
 from unetpipe.handover import read_certificate
 from unetpipe.predict import refuse_changed_image
+from unetpipe.progress import digest_of_block
 from unetpipe.progress_bar import track
+from unetpipe.storage import is_remote
+from unetpipe.storage.local import TEMPORARY
 from unetpipe.volume import Image, VolumeFile
 
 log = logging.getLogger(__name__)
@@ -83,8 +85,8 @@ class Repair:
                 log.warning(said, fault.name, new["written"], entry.written)
         elif entry is not None:
             self._store.record.append(writer, {"name": fault.name, "void": True, "round": entry.round + 1})
-        elif TEMPORARY.search(fault.path.name):
-            fault.path.unlink(missing_ok=True)
+        elif TEMPORARY.search(fault.name):
+            self._store.store.remove(fault.name)
 
 
 def _asked(store: Store) -> str:
@@ -94,11 +96,11 @@ def _asked(store: Store) -> str:
 def _engine(store: Store) -> Path:
     """The folder of the engine that the store was predicted with, if it gives the same here."""
     asked, key = _asked(store), store.description["key"]
-    named = Path(store.description["probability"])
-    if named.resolve() != store.store:
+    named = store.description["probability"]
+    if not is_remote(named) and Path(named).resolve() != Path(store.store.address).resolve():
         raise UserError(
             asked,
-            f"allocated.json calls its store {named}, which from here is {named.resolve()}",
+            f"allocated.json calls its store {named}, which from here is {Path(named).resolve()}",
             "change into the folder in which snakemake ran, and repair there",
         )
     if key["version"] != unetpipe.__version__:
@@ -137,7 +139,7 @@ def _refuse_other_input(store: Store) -> None:
 
 
 def _growth(store: Store) -> dict[str, int]:
-    return {name: facts.st_size for name, facts in store.record.logs().items()}
+    return {name: facts.size for name, facts in store.record.logs().items()}
 
 
 def _refuse_changed_voxels(store: Store, found: Report, recorded: dict[str, Recorded]) -> None:
@@ -145,7 +147,7 @@ def _refuse_changed_voxels(store: Store, found: Report, recorded: dict[str, Reco
     image = Image(VolumeFile.read(Path(store.description["volume_file"])))
     blocks = [fault.block for fault in found.faults if fault.block and _digest_of_input(fault.block, recorded)]
     for block in track(blocks, "check the image", len(blocks), "blocks"):
-        read = hashlib.blake2b(image.read(block.read).tobytes(), digest_size=16).hexdigest()
+        read = digest_of_block(image.read(block.read).tobytes())
         if read != _digest_of_input(block, recorded):
             raise UserError(
                 _asked(store),
@@ -177,7 +179,7 @@ def _left(store: Store, found: Report) -> Report:
         elif fault.state == "missing":
             left = fault.name in recorded
         else:
-            left = fault.path.exists()
+            left = store.store.size(fault.name) is not None
         if left:
             faults.append(now)
     return Report(faults, counts)

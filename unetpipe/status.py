@@ -9,8 +9,8 @@ from typing import Any
 
 from unetpipe.errors import UserError
 from unetpipe.files import read_json
-from unetpipe.handover import read_allocated
-from unetpipe.progress import Record
+from unetpipe.handover import read_allocated, store_of
+from unetpipe.progress import record_beside
 from unetpipe.volume import VolumeFile
 
 _RESULTS = "results"
@@ -45,16 +45,16 @@ class Progress:
     seconds_per_block: float | None
 
     @classmethod
-    def of_prediction(cls, folder: Path, description: dict[str, Any]) -> "Progress":
-        """From the record in ``folder``, and what ``allocated.json`` there says."""
+    def of_prediction(cls, store: str, description: dict[str, Any]) -> "Progress":
+        """From the record beside ``store``, and what ``allocated.json`` says."""
         every = description["plan"]["blocks"]
         selection = description.get("selection")
         wanted = every if selection is None else selection["blocks"]
-        record = Record(folder / "progress")
+        record = record_beside(store)
         times = record.latest(lambda entry: entry.get("finished"))
         finished = sorted(when for when in times.values() if when is not None)
         # Where entries bear no time, their logs do.
-        last = finished[-1] if finished else max((log.st_mtime for log in record.logs().values()), default=None)
+        last = finished[-1] if finished else max((log.written for log in record.logs().values()), default=None)
         recent = [when for when in finished if when > finished[-1] - _WINDOW_SECONDS]
         span = recent[-1] - recent[0] if recent else 0.0
         return cls(
@@ -100,7 +100,8 @@ def status(run: Path, now: float) -> str:
     folder = run if run.is_dir() else Path(_RESULTS) / run
     if (folder / "ablation.json").exists():
         return _ablation(folder)
-    plans = {path.parent.name: read_allocated(path) for path in sorted(folder.glob("predictions/*/allocated.json"))}
+    paths = {path.parent.name: path for path in sorted(folder.glob("predictions/*/allocated.json"))}
+    plans = {name: read_allocated(path) for name, path in paths.items()}
     names = sorted({*plans, *(path.parent.name for path in folder.glob("volumes/*/volume.json"))})
     scored = any(folder.glob("scores/*.json")) or (folder / "report.html").exists()
     if not names and not scored:
@@ -114,7 +115,7 @@ def status(run: Path, now: float) -> str:
     for name in names:
         cells = [name, roles.get(name, "–")]
         if name in plans:
-            progress = Progress.of_prediction(folder / "predictions" / name, plans[name])
+            progress = Progress.of_prediction(store_of(paths[name], plans[name]), plans[name])
             rows.append([*cells, *_numbers(progress), progress.state(now)])
         else:
             what = "for training alone" if roles.get(name) == "train" else "no prediction planned yet"

@@ -1,4 +1,4 @@
-"""Volumes with voxel size: create, open, read mirrored, write a shard.
+"""Volumes with voxel size: create, read mirrored, write whole shards.
 
 An image or a map is an OME-Zarr 0.5 group; its voxels lie in the array "0", chunked and sharded. What the pipeline
 knows of a volume stands in ``volume.json`` (:class:`VolumeFile`), written by ingest.
@@ -6,8 +6,6 @@ knows of a volume stands in ``volume.json`` (:class:`VolumeFile`), written by in
 
 import itertools
 import math
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -17,11 +15,13 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
-from zarr.storage import LocalStore
+from zarr.storage import MemoryStore
 
+from unetpipe.arrays import METADATA, Array, encode, open_array, read_metadata, shard_name
 from unetpipe.errors import UserError
-from unetpipe.files import read_json, sync_folder, write_json
+from unetpipe.files import read_json, write_json
 from unetpipe.grid import Region, Shape, triple
+from unetpipe.storage import Folder, folder_at
 
 LEVEL = "0"
 """The array of full resolution in an OME-Zarr group."""
@@ -147,7 +147,7 @@ def shown_sections(count: int, missing: Sequence[int]) -> NDArray[np.intp]:
     return there[np.searchsorted((there[:-1] + there[1:]) // 2, np.arange(count))]
 
 
-def read_labels(array: zarr.Array[Any], region: Region, shape: Shape) -> NDArray[np.uint8]:
+def read_labels(array: Array, region: Region, shape: Shape) -> NDArray[np.uint8]:
     """Class indices of ``region``, mirrored where it reaches beyond the volume of ``shape``.
 
     Raises
@@ -158,7 +158,7 @@ def read_labels(array: zarr.Array[Any], region: Region, shape: Shape) -> NDArray
     return read_mirrored(array, region, shape, 0, complete=True).astype(np.uint8, copy=False)
 
 
-def read_truth(array: zarr.Array[Any], region: Region, volume: VolumeFile) -> NDArray[np.uint8]:
+def read_truth(array: Array, region: Region, volume: VolumeFile) -> NDArray[np.uint8]:
     """Class indices of ``region`` to learn from: those of :func:`read_labels`, :data:`IGNORE` in missing sections.
 
     ``array`` holds the labels of ``volume``.
@@ -170,7 +170,7 @@ def read_truth(array: zarr.Array[Any], region: Region, volume: VolumeFile) -> ND
 
 
 def read_mirrored(
-    array: zarr.Array[Any], region: Region, shape: Shape, first_section: int, *, complete: bool = False
+    array: Array, region: Region, shape: Shape, first_section: int, *, complete: bool = False
 ) -> NDArray[Any]:
     """Voxels of ``region`` of the volume of ``shape`` that begins at ``first_section`` of ``array``.
 
@@ -198,17 +198,15 @@ def read_mirrored(
     return voxels[np.ix_(*(index - low for index, low in zip(indices, lows, strict=True)))]
 
 
-def _refuse_lost_shards(array: zarr.Array[Any], box: Sequence[slice]) -> None:
-    if not isinstance(array.store, LocalStore):
-        return
-    sizes = array.shards or array.chunks
+def _refuse_lost_shards(array: Array, box: Sequence[slice]) -> None:
+    place, sizes = folder_at(array.address), array.shard
     for start in itertools.product(*(range(a.start // n * n, a.stop, n) for a, n in zip(box, sizes, strict=True))):
-        if not (path := shard_path(array, start)).exists():
-            folder = Path(str(array.store.root), array.path)
+        if place.size(name := shard_name(sizes, start)) is None:
             raise LostShardError(
-                f"voxels of {folder} were to be read",
-                f"the shard {path} is gone: ingest has written one for every part of the volume",
-                f"delete {folder.parents[1] / 'volume.json'} and run snakemake again, which copies what is gone",
+                f"voxels of {place} were to be read",
+                f"the shard {place.where(name)} is gone: ingest has written one for every part of the volume",
+                f"delete {Path(array.address).parents[1] / 'volume.json'} and run snakemake again, which copies what "
+                "is gone",
             )
 
 
@@ -222,29 +220,8 @@ def mirrored(start: int, stop: int, size: int) -> NDArray[np.intp]:
     return np.minimum(folded, period - folded)
 
 
-def open_array(address: str) -> zarr.Array[Any]:
-    """The array at ``address`` for reading; UserError if there is none."""
-    asked = f"the Zarr array {address} was to be read"
-    try:
-        return zarr.open_array(address, mode="r")
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, zarr.errors.BaseZarrError) as error:
-        # What Zarr raises for metadata that are JSON, but not of an array, depends on what they are.
-        raise UserError(
-            asked, str(error) or type(error).__name__, "check the address; a Zarr array was expected"
-        ) from error
-
-
-def open_writable(address: str) -> zarr.Array[Any]:
-    """The array at ``address`` for writing.
-
-    Chunks are written whatever they hold: a shard that is absent was never written, and does not happen to be empty.
-    Zarr does not store that wish with an array.
-    """
-    return zarr.open_array(address, mode="r+").with_config({"write_empty_chunks": True})
-
-
 def create(
-    path: Path,
+    place: Folder,
     *,
     shape: Sequence[int],
     dtype: str,
@@ -253,8 +230,9 @@ def create(
     voxel_size_nm: Sequence[float],
     channels: Sequence[str] | None = None,
     origin_nm: Sequence[float] = (0.0, 0.0, 0.0),
-) -> zarr.Array[Any]:
-    """A new OME-Zarr 0.5 group at ``path`` with one empty array; what was there is gone.
+    keep_shards: bool = False,
+) -> None:
+    """A new OME-Zarr 0.5 group in ``place`` with one empty array; what was there is gone.
 
     Parameters
     ----------
@@ -264,10 +242,9 @@ def create(
         Along (z, y, x).
     channels:
         Their names.
+    keep_shards:
+        Write the metadata alone, for shards that are there.
     """
-    if path.exists():
-        shutil.rmtree(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     axes: list[dict[str, str]] = [{"name": name, "type": "space", "unit": "nanometer"} for name in "zyx"]
     scale, translation = list(map(float, voxel_size_nm)), list(map(float, origin_nm))
     attributes: dict[str, Any] = {}
@@ -284,7 +261,7 @@ def create(
         "version": "0.5",
         "multiscales": [
             {
-                "name": path.stem,
+                "name": Path(place.address).stem,
                 "axes": axes,
                 "datasets": [
                     {
@@ -298,8 +275,9 @@ def create(
             }
         ],
     }
-    group = zarr.create_group(path, attributes={"ome": attributes}, zarr_format=3)
-    return group.create_array(
+    content: dict[str, Any] = {}
+    group = zarr.create_group(MemoryStore(content), attributes={"ome": attributes}, zarr_format=3)
+    group.create_array(
         LEVEL,
         shape=tuple(shape),
         dtype=dtype,
@@ -307,9 +285,12 @@ def create(
         shards=tuple(shard),
         compressors=ZstdCodec(level=3),
         dimension_names=[axis["name"] for axis in axes],
-        # See open_writable.
-        config={"write_empty_chunks": True},
     )
+    if not keep_shards:
+        place.clear()
+    # The group last: without its metadata, the whole is none.
+    for name in sorted(content, key=lambda name: name == METADATA):
+        place.write(name, content[name].to_bytes())
 
 
 def layout(shape: Sequence[int]) -> tuple[Shape, Shape]:
@@ -321,24 +302,19 @@ def layout(shape: Sequence[int]) -> tuple[Shape, Shape]:
     return chunk, triple(shard)
 
 
-def shard_path(array: zarr.Array[Any], start: Sequence[int]) -> Path:
-    """The file of the shard that begins at the voxel ``start``; ``array`` lies in a folder."""
-    sizes = array.shards or array.chunks
-    index = tuple(a // n for a, n in zip(start, sizes, strict=True))
-    return Path(str(array.store_path.store.root), array.path, array.metadata.encode_chunk_key(index))  # type: ignore[attr-defined]
+def write_shards(place: Folder, start: Sequence[int], voxels: NDArray[Any]) -> None:
+    """Write whole shards of the Zarr array in ``place``, durably: those that ``voxels`` from ``start`` on fill.
 
-
-def sync_shard(array: zarr.Array[Any], start: Sequence[int]) -> Path:
-    """Make the shard that begins at the voxel ``start`` durable; gives the path of its file.
-
-    Zarr writes a shard to a temporary file and renames it, but leaves it to the operating system when it reaches the
-    disk.
+    Raises
+    ------
+    ValueError
+        If a shard would be filled in part.
     """
-    path = shard_path(array, start)
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    sync_folder(path.parent)
-    return path
+    metadata = read_metadata(place)
+    shape, shard = metadata["shape"], metadata["chunk_grid"]["configuration"]["chunk_shape"]
+    stop = [a + n for a, n in zip(start, voxels.shape, strict=True)]
+    if any(a % n or b > size or (b % n and b < size) for a, b, n, size in zip(start, stop, shard, shape, strict=True)):
+        raise ValueError(f"voxels from {list(start)} to {stop} are not whole shards of {shard} in {shape}")
+    for corner in itertools.product(*(range(a, b, n) for a, b, n in zip(start, stop, shard, strict=True))):
+        here = tuple(slice(c - a, c - a + n) for a, c, n in zip(start, corner, shard, strict=True))
+        place.write(shard_name(shard, corner), encode(metadata, voxels[here]))

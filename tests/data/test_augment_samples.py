@@ -8,13 +8,14 @@ import pytest
 from drawing import CHANNELS, CLASSES, COUNT, FLAT, IN_3D, SETTINGS, STACK, Make, content, run
 from numpy.typing import NDArray
 
+from unetpipe.arrays import open_array
 from unetpipe.config import Augment, Network
 from unetpipe.data.augment import Recipe, draw_sample
 from unetpipe.data.samples import SamplesFile, decode
 from unetpipe.data.weights import BorderTerm
 from unetpipe.errors import UserError
 from unetpipe.grid import Region, Shape
-from unetpipe.volume import IGNORE, Image, VolumeFile, open_array
+from unetpipe.volume import IGNORE, Image, VolumeFile
 
 STILL = Augment(
     samples=COUNT, tile=(40, 36), elastic_sigma=0, rotation=0, shift=0, scale=0,

@@ -14,10 +14,12 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 from ingesting import ingested, some_grey, some_labels, zarr_in_place
+from stores import make_store
 
 import unetpipe
+from unetpipe.arrays import open_array
 from unetpipe.grid import Region
-from unetpipe.volume import IGNORE, Image, create, layout, open_array
+from unetpipe.volume import IGNORE, Image, layout
 
 
 @examples(max_examples=12)
@@ -178,7 +180,7 @@ def test_what_a_zarr_in_place_has_left_out_reads_as_in_a_copy(tmp_path: Path) ->
 def test_an_ome_zarr_is_used_in_place_with_its_origin(tmp_path: Path) -> None:
     image = some_grey()
     chunk, shard = layout(image.shape)
-    create(
+    make_store(
         tmp_path / "i.zarr",
         shape=image.shape, dtype="uint8", chunk=chunk, shard=shard, voxel_size_nm=(30, 3, 3), origin_nm=(60, 6, 9),
     )[...] = image  # fmt: skip

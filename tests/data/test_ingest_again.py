@@ -10,11 +10,13 @@ import pytest
 import tifffile
 from ingesting import Voxels, ingested, some_grey, some_labels, tree, zarr_in_place
 
+from unetpipe.arrays import open_array
 from unetpipe.config import Instances
 from unetpipe.data import slabs
 from unetpipe.data.sources import tiff
 from unetpipe.errors import UserError
-from unetpipe.volume import VolumeFile, open_array
+from unetpipe.storage import LocalFolder
+from unetpipe.volume import VolumeFile
 
 
 # Interruption: before a slab is written, when it is written but not recorded, and when nothing but volume.json is left.
@@ -29,26 +31,23 @@ def _interrupt_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiff.TiffSource, "read", read)
 
 
-def _interrupt_syncing(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = slabs.sync_shard
+def _interrupt_shard(monkeypatch: pytest.MonkeyPatch, store: str, shard: str) -> None:
+    original = LocalFolder.write
 
-    def sync(array: Any, start: Any) -> Path:
-        if tuple(start) == (16, 0, 0):
+    def write(self: LocalFolder, name: str, data: bytes) -> None:
+        original(self, name, data)
+        if store in self.address and name.startswith(shard):
             raise KeyboardInterrupt
-        return original(array, start)
 
-    monkeypatch.setattr(slabs, "sync_shard", sync)
+    monkeypatch.setattr(LocalFolder, "write", write)
+
+
+def _interrupt_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    _interrupt_shard(monkeypatch, "image.zarr", "c/2/")
 
 
 def _interrupt_labels(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = slabs.sync_shard
-
-    def sync(array: Any, start: Any) -> Path:
-        if "labels.zarr" in str(array.store_path) and start[0] == 8:
-            raise KeyboardInterrupt
-        return original(array, start)
-
-    monkeypatch.setattr(slabs, "sync_shard", sync)
+    _interrupt_shard(monkeypatch, "labels.zarr", "c/1/")
 
 
 def _interrupt_writing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,7 +59,7 @@ def _interrupt_writing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 INTERRUPTIONS = [
     pytest.param(_interrupt_reading, 1, id="reading"),
-    pytest.param(_interrupt_syncing, 2, id="syncing"),
+    pytest.param(_interrupt_image, 2, id="syncing"),
     pytest.param(_interrupt_labels, 4, id="labels"),
     pytest.param(_interrupt_writing, 6, id="volume.json"),
 ]
@@ -140,7 +139,7 @@ def test_other_input_after_an_interruption_is_not_mixed_in(tmp_path: Path, monke
     np.save(tmp_path / "i.npy", some_grey(1))
     volume = tmp_path / "v" / "volume.json"
     with monkeypatch.context() as patch:
-        _interrupt_syncing(patch)
+        _interrupt_image(patch)
         with pytest.raises(KeyboardInterrupt):
             ingested(tmp_path / "i.npy", volume)
     np.save(tmp_path / "i.npy", some_grey(2))

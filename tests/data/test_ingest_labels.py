@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from ingesting import CLASSES, ingested, some_grey, some_labels, zarr_in_place
 
+from unetpipe.arrays import open_array
 from unetpipe.config import Instances
 from unetpipe.data import instances as data_instances
 from unetpipe.errors import UserError
-from unetpipe.volume import IGNORE, open_array
+from unetpipe.volume import IGNORE
 
 
 def test_the_digest_of_labels_is_of_the_classes(tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ import pytest
 from distributed import Client
 from numpy.typing import NDArray
 
+from unetpipe.arrays import open_array
 from unetpipe.data.positions import Census, take_census
 from unetpipe.errors import UserError
-from unetpipe.volume import IGNORE, VolumeFile, open_array
+from unetpipe.volume import IGNORE, VolumeFile
 
 CLASSES = ["membrane", "inside", "unused"]
 MakeVolume = Callable[..., Path]

@@ -16,13 +16,14 @@ from scipy.ndimage import gaussian_filter, zoom
 
 import unetpipe
 from unetpipe.allocate import read_plan
+from unetpipe.arrays import open_array
 from unetpipe.config import Evaluate, Network, Settings
 from unetpipe.data.samples import SamplesFile, create, encode, write_shard, write_validation
 from unetpipe.files import read_json, write_json
 from unetpipe.grid import Region
 from unetpipe.metrics.streaming import Cut, Task, Totals, count
 from unetpipe.metrics.summary import summary
-from unetpipe.volume import IGNORE, Image, VolumeFile, open_array, read_labels
+from unetpipe.volume import IGNORE, Image, VolumeFile, read_labels
 
 MakeRun = Callable[..., dict[str, Any]]
 

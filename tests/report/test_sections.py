@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
+from stores import make_store
 
 import unetpipe
 from unetpipe.errors import UserError
 from unetpipe.report import pictures, sections
-from unetpipe.volume import IGNORE, VolumeFile, create
+from unetpipe.volume import IGNORE, VolumeFile
 
 MakeVolume = Callable[..., Path]
 
@@ -38,7 +39,7 @@ def volume_file(**changes: Any) -> VolumeFile:
 
 def stored(folder: Path, name: str, probability: NDArray[np.uint8]) -> dict[str, Any]:
     """allocated.json, as far as it is needed, of a prediction (c, z, y, x)."""
-    array = create(
+    array = make_store(
         folder / f"{name}.zarr",
         shape=probability.shape,
         dtype="uint8",
@@ -159,10 +160,10 @@ def test_the_worst_pictures_stay_within_the_bound(make_volume: MakeVolume, tmp_p
 def test_a_large_volume_is_not_read_whole(tmp_path: Path) -> None:
     shape = (1000, 1000, 1000)
     chunk = (1, 250, 250)
-    image = create(
+    image = make_store(
         tmp_path / "image.zarr", shape=shape, dtype="uint8", chunk=chunk, shard=chunk, voxel_size_nm=(8,) * 3
     )
-    probability = create(
+    probability = make_store(
         tmp_path / "p.zarr", shape=(2, *shape), dtype="uint8", chunk=(1, *chunk), shard=(2, *chunk),
         voxel_size_nm=(8,) * 3, channels=["a", "b"],
     )  # fmt: skip

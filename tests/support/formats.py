@@ -11,8 +11,9 @@ import tifffile
 import zarr
 from numpy.typing import NDArray
 from PIL import Image
+from stores import make_store
 
-from unetpipe.volume import create, layout
+from unetpipe.volume import layout
 
 Voxels = NDArray[Any]
 
@@ -94,7 +95,7 @@ def as_ome_zarr_4(folder: Path, voxels: Voxels) -> str:
 
 def as_ome_zarr_5(folder: Path, voxels: Voxels) -> str:
     chunk, shard = layout(voxels.shape)
-    create(
+    make_store(
         folder / "ome.zarr",
         shape=voxels.shape, dtype=str(voxels.dtype), chunk=chunk, shard=shard,
         voxel_size_nm=(40, 4, 4), origin_nm=(80, 0, 8),

@@ -20,17 +20,19 @@ from distributed import Client
 from engines import make_engine_in
 from numpy.typing import NDArray
 from onnx_unet import CLASSES, unet
+from stores import make_store
 
 import unetpipe
 from unetpipe import cluster, compute, config
 from unetpipe import predict as module
+from unetpipe.arrays import open_array
 from unetpipe.engines import device_class
 from unetpipe.files import digest, read_json, write_json
 from unetpipe.grid import Plan, Shape
 from unetpipe.predict import predict
 from unetpipe.processes import connect
 from unetpipe.progress import Record
-from unetpipe.volume import LEVEL, VolumeFile, create, open_array
+from unetpipe.volume import LEVEL, VolumeFile
 
 GEOMETRY = config.Network(depth=2).geometry
 SHAPE = (30, 90, 75)
@@ -87,7 +89,7 @@ def start(
         **({"mirror": list(mirror)} if mirror else {}),
     }
     Record.open(folder / "progress", key, "refuse", source.name)
-    create(
+    make_store(
         folder / "probability.zarr",
         shape=(len(CLASSES), *plan.shape),
         dtype="uint8",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from stores import make_store, open_writable, shard_path
 
 import unetpipe
 from unetpipe.config import Network
@@ -17,7 +18,7 @@ from unetpipe.files import digest, write_json
 from unetpipe.grid import Block, Plan
 from unetpipe.progress import Record
 from unetpipe.selection import Selection
-from unetpipe.volume import VolumeFile, create, open_writable, shard_path
+from unetpipe.volume import VolumeFile
 
 SHAPE = (20, 115, 110)
 PLAN = Plan(SHAPE, (1, 40, 40), (8, 24, 24), (8, 24, 24), 4, Network(depth=1).geometry)
@@ -53,7 +54,7 @@ def plan_run(folder: Path, make_volume: Callable[..., Path], engine: bytes, devi
         }
         store = PREDICTION / "probability.zarr"
         Record.open(PREDICTION / "progress", key, "refuse", "it")
-        create(
+        make_store(
             store,
             shape=(len(CLASSES), *SHAPE), dtype="uint8", chunk=(1, *PLAN.chunk), shard=(len(CLASSES), *PLAN.block),
             voxel_size_nm=(40, 4, 4), channels=CLASSES,

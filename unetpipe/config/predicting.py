@@ -26,6 +26,11 @@ class Predict(Model):
         description="axes along which each tile is mirrored as well, such as `[y, x]`, and z with a 3D network: a "
         "probability is the mean of the network's answers to all mirror images, and each axis doubles what that costs",
     )
+    store: Annotated[str, Field(min_length=1)] | None = Field(
+        None,
+        description="where predictions go, with their records of progress: a folder, or `s3://BUCKET/PREFIX`, to which "
+        "the names of run and volume are added; `results/<run>/predictions` where left out",
+    )
     memory_mb: Positive = Field(
         4000, description="memory of a worker process in MB; layouts that need more are not chosen"
     )

@@ -6,7 +6,6 @@ written shard by shard; a run that was killed goes on with the shards that are n
 
 import functools
 import logging
-import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -16,10 +15,10 @@ from typing import Any
 import cv2
 import numpy as np
 import scipy
-import zarr
 from numpy.typing import NDArray
 
 import unetpipe
+from unetpipe.arrays import Array, open_array
 from unetpipe.cluster import for_each
 from unetpipe.config import Augment, Network
 from unetpipe.data.deform import Deformation, enclosing, linear, nearest
@@ -35,7 +34,7 @@ from unetpipe.grid import Geometry, Shape
 from unetpipe.processes import connect
 from unetpipe.progress import Record
 from unetpipe.progress_bar import track
-from unetpipe.volume import IGNORE, Image, VolumeFile, open_array, read_truth
+from unetpipe.volume import IGNORE, Image, VolumeFile, read_truth
 
 log = logging.getLogger(__name__)
 
@@ -200,7 +199,7 @@ def draw_shard(task: Task) -> int:
 
 
 def _draw_labelled(
-    image: Image, labels: zarr.Array[Any], centre: Shape, seed: int, recipe: Recipe
+    image: Image, labels: Array, centre: Shape, seed: int, recipe: Recipe
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float16]]:
     """As :func:`draw_sample`, again until a labelled voxel is left: where few are, a deformation can move all away."""
     for attempt in range(_ATTEMPTS):
@@ -215,7 +214,7 @@ def _draw_labelled(
 
 
 def draw_sample(
-    image: Image, labels: zarr.Array[Any], centre: Shape, seed: int, recipe: Recipe, attempt: int = 0
+    image: Image, labels: Array, centre: Shape, seed: int, recipe: Recipe, attempt: int = 0
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float16]]:
     """One sample: encoded grey values (z, y, x), and class indices and weights (z', y', x') of what the network gives.
 
@@ -281,8 +280,7 @@ def _begin(store: Path, key: dict[str, Any], count: int, geometry: Geometry, til
     mark = digest_of(key)
     if made_for(store) != mark:
         # The record goes first: it never speaks of shards that are not there.
-        if _progress(store).exists():
-            shutil.rmtree(_progress(store))
+        Record(_progress(store)).forget()
         create(store, count, tile, geometry.output(tile), mark)
     return Record.open(_progress(store), key, "restart", f"the samples in {store}")
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 import unetpipe
 from unetpipe import config
+from unetpipe.arrays import use_threads
 from unetpipe.config import Annotation
 from unetpipe.data.annotation import Annotated
 from unetpipe.data.classes import Classes, UndeclaredError
@@ -84,6 +85,7 @@ def ingest(
     _refuse_own_stores([image, *([labels] if labels else [])], [image_store, labels_store])
     with ExitStack() as stack:
         stack.enter_context(zarr.config.set({"async.concurrency": cores, "threading.max_workers": cores}))
+        use_threads(cores)
         grey = stack.enter_context(open_source(image, cores))
         truth = stack.enter_context(open_source(labels, cores)) if labels else None
         _refuse_misfits(name, grey, truth, sections, range, annotated)

@@ -6,18 +6,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import zarr
 from distributed import Client
 from numpy.typing import NDArray
 
+from unetpipe.arrays import Array, open_array
 from unetpipe.cluster import for_each
 from unetpipe.errors import UserError
 from unetpipe.grid import Region, Shape
 from unetpipe.progress_bar import track
-from unetpipe.volume import IGNORE, VolumeFile, open_array, read_labels
+from unetpipe.volume import IGNORE, VolumeFile, read_labels
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Patch:
     region: Region
     labelled: int
 
-    def find(self, rank: int, labels: zarr.Array[Any], shape: Shape) -> Shape:
+    def find(self, rank: int, labels: Array, shape: Shape) -> Shape:
         """The (z, y, x) of its labelled voxel number ``rank``, counted row by row in the ``labels`` of its volume."""
         if self.labelled < self.region.voxels:
             here = read_labels(labels, self.region, shape)
@@ -87,7 +86,7 @@ def take_census(client: Client, volumes: Sequence[Path], classes: Sequence[str])
 
 def _shards(volume: VolumeFile) -> Iterator[Region]:
     array = open_array(str(volume.labels))
-    shard = array.shards or array.chunks
+    shard = array.shard
     # Where few sections are labelled, few shards need be read.
     deep = np.unique(volume.learnt_sections() // shard[0] * shard[0]).tolist()
     for start in itertools.product(deep, *(range(0, n, s) for n, s in zip(volume.shape[1:], shard[1:], strict=True))):

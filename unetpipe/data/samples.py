@@ -27,7 +27,8 @@ from zarr.codecs import ZstdCodec
 
 from unetpipe.files import read_json, write_json
 from unetpipe.grid import AXES, Shape
-from unetpipe.volume import open_writable, sync_shard
+from unetpipe.storage import folder_at
+from unetpipe.volume import write_shards
 
 SHARD = 8
 """Samples in a shard. One task writes them: few enough that hundreds of samples keep many workers busy."""
@@ -136,12 +137,7 @@ def write_shard(store: Path, group: str, start: int, arrays: Mapping[str, NDArra
     """
     digest = hashlib.sha256()
     for name, data in arrays.items():
-        array = open_writable(str(store / group / name))
-        size = (array.shards or array.chunks)[0]
-        if start % size or len(data) != min(size, array.shape[0] - start):
-            raise ValueError(f"{len(data)} samples from number {start} on are not a whole shard of {size}")
-        array[start : start + len(data)] = data
-        sync_shard(array, (start,) + (0,) * (data.ndim - 1))
+        write_shards(folder_at(store / group / name), (start,) + (0,) * (data.ndim - 1), data)
         digest.update(f"{name} {data.dtype.str} {data.shape}".encode())
         digest.update(np.ascontiguousarray(data).data)
     return digest.hexdigest()

@@ -2,7 +2,6 @@
 
 import hashlib
 import itertools
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unetpipe.arrays import open_array, shard_name
 from unetpipe.data.sources import Source
 from unetpipe.data.sources.contract import VoxelSize
 from unetpipe.data.sources.zarr import ZarrSource
@@ -19,7 +19,8 @@ from unetpipe.data.statistics import mean_and_std, patches
 from unetpipe.grid import Shape
 from unetpipe.progress import Record
 from unetpipe.progress_bar import track
-from unetpipe.volume import LEVEL, create, layout, open_writable, shard_path, sync_shard
+from unetpipe.storage import folder_at
+from unetpipe.volume import LEVEL, create, layout, write_shards
 
 Entry = dict[str, Any]
 """What is recorded of a slab."""
@@ -49,11 +50,11 @@ def open_record(folder: Path, key: Mapping[str, Any], stores: Mapping[Path, str]
     record = Record.open(folder, key, "restart", what)
     if not record.done() or not all((store / LEVEL / "zarr.json").exists() for store in stores):
         # A store is created after its record is gone: a record never speaks of shards that were wiped.
-        shutil.rmtree(folder)
+        record.forget()
         chunk, shard = layout(part.shape)
         for store, dtype in stores.items():
             create(
-                store,
+                folder_at(store),
                 shape=part.shape,
                 dtype=dtype,
                 chunk=chunk,
@@ -87,8 +88,9 @@ def copy(
     entries:
         One per slab, in their order.
     """
-    array = open_writable(str(store / LEVEL))
-    depth, height, width = array.shards or array.chunks
+    place = folder_at(store / LEVEL)
+    array = open_array(place.address)
+    depth, height, width = array.shard
 
     def copy_slab(z: int) -> Entry:
         end = min(z + depth, part.shape[0])
@@ -98,20 +100,13 @@ def copy(
             for i, section in enumerate(voxels):
                 encoded[i] = encode(part.first + z + i, section)
             voxels = encoded
-        for y in range(0, part.shape[1], height):
-            for x in range(0, part.shape[2], width):
-                # What an interrupted run left may be damaged; at the volume's edge Zarr would read it first.
-                shard_path(array, (z, y, x)).unlink(missing_ok=True)
-            # A row of shards at a time, since Zarr copies what it encodes.
-            array[z:end, y : y + height] = voxels[:, y : y + height]
-            for x in range(0, part.shape[2], width):
-                sync_shard(array, (z, y, x))
+        write_shards(place, (z, 0, 0), voxels)
         digest = hashlib.sha256(np.ascontiguousarray(voxels).data).hexdigest()
         return {"digest": digest} | (measure(voxels) if measure is not None else {})
 
     def is_there(z: int) -> bool:
         corners = itertools.product([z], range(0, part.shape[1], height), range(0, part.shape[2], width))
-        return all(shard_path(array, corner).exists() for corner in corners)
+        return all(place.size(shard_name(array.shard, corner)) is not None for corner in corners)
 
     return _work_off(store.stem, range(0, part.shape[0], depth), copy_slab, record, is_there)
 

@@ -9,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from unetpipe.arrays import open_array
 from unetpipe.grid import Geometry, Region, Shape
-from unetpipe.volume import IGNORE, Image, VolumeFile, open_array, read_truth
+from unetpipe.volume import IGNORE, Image, VolumeFile, read_truth
 
 NO_SEED = -1
 """In place of the seed of a sample: the tile is not augmented."""

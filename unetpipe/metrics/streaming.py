@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
+from unetpipe.arrays import Array, open_array
 from unetpipe.files import read_json
 from unetpipe.grid import Plan, Region, Shape
 from unetpipe.metrics import baseline, confusion, segments, thinned, thresholds
 from unetpipe.selection import Selection
-from unetpipe.volume import IGNORE, Image, VolumeFile, open_array, read_labels
+from unetpipe.volume import IGNORE, Image, VolumeFile, read_labels
 
 _AT_ONCE = 1 << 24
 """Voxels whose components are labelled at once, unless a single section has more."""
@@ -187,8 +187,8 @@ class _Place:
     """What a worker keeps open of one volume."""
 
     image: Image
-    labels: zarr.Array[Any]
-    probability: zarr.Array[Any]
+    labels: Array
+    probability: Array
     selection: Selection | None
 
     def truth(self, region: Region) -> NDArray[np.uint8]:

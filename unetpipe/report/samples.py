@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from unetpipe.arrays import open_array
 from unetpipe.data.samples import SamplesFile
 from unetpipe.report import pictures
-from unetpipe.volume import IGNORE, open_array
+from unetpipe.volume import IGNORE
 
 _MOST = 4
 _MOST_EDGE = 256

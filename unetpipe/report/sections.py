@@ -12,10 +12,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from unetpipe.arrays import open_array
 from unetpipe.grid import Region
 from unetpipe.metrics.confusion import most_likely
 from unetpipe.report import pictures
-from unetpipe.volume import IGNORE, Image, VolumeFile, open_array, read_labels
+from unetpipe.storage import join
+from unetpipe.volume import IGNORE, Image, VolumeFile, read_labels
 
 MOST_VOLUMES = 12
 """Volumes that are shown with pictures and figures, at most."""
@@ -147,7 +149,7 @@ def _read(volume: VolumeFile, allocated: Mapping[str, Any], section: int, edge: 
     _, height, width = volume.shape
     y, x = max(0, (height - edge) // 2), max(0, (width - edge) // 2)
     region = Region((section, y, x), (section + 1, min(height, y + edge), min(width, x + edge)))
-    probability = open_array(f"{allocated['probability']}/{allocated['array']}")
+    probability = open_array(join(allocated["probability"], allocated["array"]))
     channels = np.asarray(probability[(slice(None), *region.slices)])[:, 0]  # (c, y, x)
     normalised = Image(volume).read(region)[0]
     return _Voxels(

@@ -30,6 +30,7 @@ rule allocate:
         region=region,
         mask=lambda wildcards: SETTINGS.volumes[wildcards.volume].mask,
         mirror=list(SETTINGS.predict.mirror_axes),
+        store=store,
         version=__version__,
     script:
         "../scripts/allocate.py"

@@ -13,6 +13,7 @@ from unetpipe.check import check
 from unetpipe.config import PHANTOM
 from unetpipe.data.sources import watched
 from unetpipe.errors import UserError
+from unetpipe.storage import join
 
 try:
     SETTINGS = check(config, ", ".join(map(str, workflow.configfiles)) or "--config")
@@ -112,6 +113,12 @@ def prediction_tile():
     """What the network reads in prediction, (z, y, x); None where it is chosen for each volume."""
     tile = SETTINGS.predict.tile
     return None if tile is None else list(SETTINGS.network.tile(tile))
+
+
+def store(wildcards):
+    """Where the prediction of a volume goes; None for beside its allocated.json."""
+    to = SETTINGS.predict.store
+    return None if to is None else join(to, SETTINGS.run, wildcards.volume)
 
 
 def plain(model):

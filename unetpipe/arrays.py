@@ -1,0 +1,152 @@
+"""Arrays of voxels, wherever they lie: opened, read and encoded by TensorStore."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorstore as ts
+from numpy.typing import NDArray
+
+from unetpipe.errors import UserError
+from unetpipe.storage import Folder, folder_at
+
+METADATA = "zarr.json"
+"""Of an array or a group of Zarr version 3."""
+
+_DRIVERS = {METADATA: "zarr3", ".zarray": "zarr"}
+"""By the file that an array has."""
+
+ERRORS = (ValueError, RuntimeError, NotImplementedError, OverflowError)
+"""What TensorStore raises: ValueError for most of what a storage or a codec answers."""
+
+_RETRIES = {"max_retries": 8, "initial_delay": "200ms", "max_delay": "10s"}
+
+Box = tuple[slice, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Array:
+    """An array, open for reading; its last axes are (z, y, x). Several threads may read it.
+
+    Attributes
+    ----------
+    chunk, shard:
+        Of what is decoded at a time, and of what is stored as one object, in voxels along each axis.
+    """
+
+    address: str
+    store: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Voxels along each axis."""
+        return tuple(self.store.shape)
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return int(self.store.ndim)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of a voxel."""
+        found: np.dtype[Any] = np.dtype(self.store.dtype.numpy_dtype)
+        return found
+
+    @property
+    def chunk(self) -> tuple[int, ...]:
+        """Voxels along each axis that are decoded at a time."""
+        return tuple(self.store.chunk_layout.read_chunk.shape)
+
+    @property
+    def shard(self) -> tuple[int, ...]:
+        """Voxels along each axis that are stored as one object."""
+        return tuple(self.store.chunk_layout.write_chunk.shape)
+
+    @property
+    def fill_value(self) -> Any:
+        """Of voxels that are not stored."""
+        return self.store.fill_value
+
+    def __getitem__(self, box: Any) -> NDArray[Any]:
+        """The voxels in ``box``.
+
+        Raises
+        ------
+        ValueError
+            If they cannot be read or decoded.
+        """
+        return np.asarray(self.store[box].read().result())
+
+
+class _Threads:
+    """How many threads of this process decode and encode; None for one per core."""
+
+    count: int | None = None
+    context: Any = None
+
+    @classmethod
+    def shared(cls) -> Any:
+        """The context that all arrays of this process share."""
+        if cls.context is None:
+            limit = {} if cls.count is None else {"data_copy_concurrency": {"limit": cls.count}}
+            cls.context = ts.Context({**limit, "s3_request_retries": _RETRIES})
+        return cls.context
+
+
+def use_threads(count: int) -> None:
+    """Let ``count`` threads of this process decode and encode, of arrays that are opened from now on."""
+    if count != _Threads.count:
+        _Threads.count, _Threads.context = count, None
+
+
+def open_array(address: str) -> Array:
+    """The array at ``address`` for reading.
+
+    Raises
+    ------
+    UserError
+        If there is none, or its metadata cannot be read.
+    """
+    asked, repair = f"the array {address} was to be read", "check the address; a Zarr array was expected"
+    place = folder_at(address)
+    driver = next((driver for name, driver in _DRIVERS.items() if place.size(name) is not None), None)
+    if driver is None:
+        raise UserError(asked, f"there is neither {' nor '.join(_DRIVERS)}", repair)
+    try:
+        found = ts.open({"driver": driver, "kvstore": place.kvstore()}, open=True, context=_Threads.shared()).result()
+    except ERRORS as error:
+        raise UserError(asked, told(error), repair) from None
+    return Array(address, found)
+
+
+def told(error: Exception) -> str:
+    """What TensorStore says of an error, without the settings that it appends."""
+    return str(error).partition(" [tensorstore_spec=")[0].partition(" [source locations=")[0] or type(error).__name__
+
+
+def encode(metadata: Mapping[str, Any], voxels: NDArray[Any]) -> bytes:
+    """The one shard that holds all of ``voxels``, in an array with the ``metadata`` of Zarr version 3.
+
+    All its chunks are written, whatever they hold.
+    """
+    described = {**metadata, "shape": list(voxels.shape)}
+    spec = {"driver": "zarr3", "kvstore": {"driver": "memory"}, "metadata": described}
+    # A context of its own is a memory of its own.
+    context = ts.Context({"memory_key_value_store": {}}, _Threads.shared())
+    array: Any = ts.open({**spec, "store_data_equal_to_fill_value": True}, create=True, context=context).result()
+    array.write(voxels).result()
+    return bytes(array.kvstore[f"c{'/0' * voxels.ndim}"])
+
+
+def read_metadata(place: Folder) -> dict[str, Any]:
+    """Those of the Zarr array in ``place``, for :func:`encode`."""
+    found: dict[str, Any] = json.loads(place.read(METADATA))
+    return found
+
+
+def shard_name(shard: Sequence[int], start: Sequence[int]) -> str:
+    """The object, in the folder of its array, that begins at the voxel ``start``, in Zarr's default encoding."""
+    return "/".join(["c", *(str(a // n) for a, n in zip(start, shard, strict=True))])

@@ -1,0 +1,53 @@
+"""Where results lie: a folder on disk or a prefix in a bucket of an S3-compatible object storage, behind one contract.
+
+An address is a path, or ``s3://BUCKET/PREFIX``. What is voxels is read through :mod:`unetpipe.arrays`; this is for
+whole objects: shards, metadata, records of progress.
+"""
+
+import functools
+import posixpath
+from pathlib import Path
+
+from unetpipe.storage.contract import Entry, Folder
+from unetpipe.storage.local import LocalFolder
+
+__all__ = ["Entry", "Folder", "LocalFolder", "folder_at", "is_remote", "join", "parent"]
+
+_S3 = "s3://"
+
+
+def is_remote(address: str) -> bool:
+    """Whether ``address`` is no path of this machine."""
+    return "://" in address
+
+
+def folder_at(address: str | Path) -> Folder:
+    """The folder at ``address``; nothing is asked of it yet.
+
+    Raises
+    ------
+    UserError
+        If the address is of another kind, or what S3 needs is not installed or not known.
+    """
+    address = str(address)
+    if not is_remote(address):
+        return LocalFolder(Path(address))
+    return _bucket(address)
+
+
+@functools.lru_cache(maxsize=64)
+def _bucket(address: str) -> Folder:
+    # Not at the top: only who uses it needs what it imports.
+    from unetpipe.storage.s3 import Bucket
+
+    return Bucket(address)
+
+
+def join(address: str, *names: str) -> str:
+    """The address of what lies below ``address``."""
+    return posixpath.join(address, *names)
+
+
+def parent(address: str) -> str:
+    """The address of the folder in which ``address`` lies."""
+    return posixpath.dirname(address.rstrip("/")) if is_remote(address) else str(Path(address).parent)
