@@ -97,3 +97,20 @@ def test_of_one_voxel_the_window_is_cheaper_and_of_many_all_at_once_is() -> None
     window = sliding_window(network, 2)
     assert fully_convolutional(network, 2, geometry.tile_for((1, 1, 1))) > window
     assert fully_convolutional(network, 2, geometry.tile_for((1, 512, 512))) < window / 50
+
+
+@pytest.mark.parametrize("width", [12, 16, 20])
+def test_gradients_in_bf16_are_those_in_fp32_but_for_rounding(width: int) -> None:
+    torch.manual_seed(0)
+    model = PatchClassifier(Network(name="patch_classifier", width=width, depth=2), 2)
+    model.lay_channels_last()
+    image = torch.randn(2, 1, 60, 60)
+    gradients = []
+    for enabled in (False, True):
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            loss = model(image).float().square().mean()
+        loss.backward()  # type: ignore[no-untyped-call]
+        gradients.append([p.grad.float() for p in model.parameters() if p.grad is not None and p.ndim > 1])
+    for exact, rounded in zip(*gradients, strict=True):
+        assert (exact - rounded).norm() < 0.3 * exact.norm()

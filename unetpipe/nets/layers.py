@@ -17,6 +17,24 @@ _NORM: _Layers = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 _FORMAT = {2: torch.channels_last, 3: torch.channels_last_3d}
 """By the number of dimensions: where nothing is longer than 1 along z, 2D layers do the same several times as fast."""
 
+_VECTOR = 16
+"""Channels that are computed at once."""
+
+
+class _Dilated(nn.Conv2d):
+    """A dilated convolution whose gradients can be trusted.
+
+    In bf16, oneDNN's gradient of the weights reads beyond features whose channels, ordered last, are more than 16 and
+    no multiple of 16: it gives no numbers, or ends the process (PyTorch 2.13). Those are computed in fp32.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """As that of the base class."""
+        if self.in_channels > _VECTOR and self.in_channels % _VECTOR and torch.is_autocast_enabled("cpu"):
+            with torch.autocast("cpu", enabled=False):
+                return super().forward(features.float())
+        return super().forward(features)
+
 
 class Convolutions(nn.Sequential):
     """Two unpadded convolutions, each with (optional) batch normalisation and ReLU.
@@ -34,7 +52,8 @@ class Convolutions(nn.Sequential):
         dilation: Sequence[int] | int = 1,
     ) -> None:
         layers: list[nn.Module] = []
-        make = CONVOLUTION[len(kernel)]
+        flat = len(kernel) == 2 and dilation != 1
+        make: Callable[..., nn.Module] = _Dilated if flat else CONVOLUTION[len(kernel)]
         for channels in (channels_in, channels_out):
             # Batch normalisation brings its own shift.
             layers.append(make(channels, channels_out, kernel_size=kernel, dilation=dilation, bias=not normalise))
