@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 PYTEST := pytest -n $(CORES) --dist loadfile --no-loadscope-reorder --max-worker-restart 0 --durations 40
 DATA_DIR ?= $(UNETPIPE_ISBI_DIR)
 
-.PHONY: demo test test-long ablation crash check bench bench-full minutes schema picture clean
+.PHONY: demo test test-long ablation crash crash-s3 check bench bench-full minutes schema picture clean
 
 demo: $(VENV)/installed  ## the whole workflow on a synthetic volume
 	$(BIN)/snakemake --cores $(CORES) --rerun-incomplete
@@ -29,6 +29,9 @@ ablation: $(VENV)/installed  ## what skips, un-pooling, deformation and more are
 
 crash: $(VENV)/installed-test  ## predictions killed at random moments and resumed; RUNS, SEED and FIRST may be set
 	$(BIN)/python tests/support/crash.py --runs $(RUNS) --first $(FIRST) $(if $(SEED),--seed $(SEED))
+
+crash-s3: $(VENV)/installed-test  ## the same, with the predictions in a bucket
+	$(BIN)/python tests/support/crash.py --s3 --runs $(RUNS) --first $(FIRST) $(if $(SEED),--seed $(SEED))
 
 check: $(VENV)/installed-test $(VENV)/installed-check  ## formatting, lint, types, workflow lint, generated files
 	$(BIN)/ruff check .
@@ -66,7 +69,7 @@ $(VENV)/installed: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/installed-test: $(VENV)/installed
-	$(PIP) --editable '.[test,tensorrt-rtx]'
+	$(PIP) --editable '.[test,s3,tensorrt-rtx]'
 	touch $@
 
 # Without its networks: they need torchvision in the build that fits torch. Its predictor does not.

@@ -5,12 +5,14 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import buckets
 import pytest
 from crash import Outcome, campaign, compare, prepare
 from killing import Offence, Processes, Unbroken
 
 from unetpipe.files import read_json, write_json
 from unetpipe.progress import Record
+from unetpipe.storage import s3
 
 FAST = 0.03
 """Seconds for a sync: four kills in a few seconds."""
@@ -35,6 +37,17 @@ def test_killed_at_random_moments_and_resumed_it_ends_as_if_nothing_had_happened
     assert not summary.offenders, f"{summary}\n{summary.offenders}"
     assert summary.kills.total() >= 2
     assert not list(tmp_path.iterdir())
+
+
+def test_the_same_in_a_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with buckets.server_on_disk(tmp_path / "s3", "predictions") as endpoint:
+        for name, value in buckets.environment(endpoint).items():
+            monkeypatch.setenv(name, value)
+        s3.forget_sessions()
+        unbroken = prepare(tmp_path / "unbroken", FAST, "predictions")
+        summary = campaign(unbroken, tmp_path / "runs", random.SystemRandom().randrange(10**6), runs=3)
+    assert not summary.offenders, f"{summary}\n{summary.offenders}"
+    assert summary.kills.total() >= 3
 
 
 def flip(prediction: Path) -> None:
@@ -95,6 +108,8 @@ def test_it_notices(
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(folder / "unbroken-0", run)
+    allocated = run / "prediction" / "allocated.json"
+    allocated.write_text(allocated.read_text().replace(str(folder / "unbroken-0"), str(run)))
     compare(unbroken, run, Outcome(0))
     change(run / "prediction")
     with pytest.raises(Offence, match=message):

@@ -16,8 +16,9 @@ from prediction import PLAN, blocks, cut, damage, extend, files, fill, flip, for
 from unetpipe import fsck
 from unetpipe.errors import UserError
 from unetpipe.files import read_json, write_json
-from unetpipe.fsck import Finding, Recorded, Store, check
+from unetpipe.fsck import Finding, Store, check
 from unetpipe.grid import Region
+from unetpipe.ledger import Ledger
 from unetpipe.progress import Record
 from unetpipe.selection import Selection
 from unetpipe.storage import LocalFolder
@@ -78,7 +79,7 @@ def test_a_shard_spoilt_anywhere_is_found(
     copy = place / block.shard
     copy.parent.mkdir(parents=True)
     shutil.copy(original, copy)
-    entry = store.record.latest(Recorded.of)[block.name]
+    entry = Ledger.of(store.record, store.plan).get(block.name)
     assert store.look(block, entry).state == "sound"
     spoil(copy, random.Random(seed))
     assert store.look(block, entry).state == ("altered" if spoil is flip else "torn")

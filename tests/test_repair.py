@@ -183,10 +183,10 @@ def test_a_file_that_is_not_temporary_is_left(prediction: Path, capsys: pytest.C
 def test_an_entry_that_was_wrong_is_replaced_and_told(
     unbroken: Unbroken, prediction: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    rewrite(prediction, lambda entry: entry | {"written": "0" * 32} if entry["name"] == "1.1.1" else entry)
+    rewrite(prediction, lambda entry: entry | {"written": "1" * 32} if entry["name"] == "1.1.1" else entry)
     with caplog.at_level(logging.WARNING):
         assert mend(prediction).faults == []
-    assert f"the block 1.1.1 came out with the digest {unbroken.digests['1.1.1']}; {'0' * 32}" in caplog.text
+    assert f"the block 1.1.1 came out with the digest {unbroken.digests['1.1.1']}; {'1' * 32}" in caplog.text
     assert digests(prediction) == unbroken.digests
     assert files(prediction) == unbroken.files
 

@@ -16,17 +16,18 @@ missing.
 """
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from unetpipe.allocate import is_allocated, read_plan
 from unetpipe.arrays import METADATA, open_array
 from unetpipe.errors import UserError
 from unetpipe.grid import AXES, Block, triple
 from unetpipe.handover import read_allocated, store_of
+from unetpipe.ledger import Ledger, Recorded
 from unetpipe.progress import digest_of_block, record_beside
 from unetpipe.progress_bar import track
 from unetpipe.selection import Selection
@@ -42,21 +43,6 @@ State = Literal["sound", "unfinished"] | Fault
 _NO_FAULT = ("sound", "unfinished")
 _READERS = 16
 """Shards that are read at the same time: a disk or a network answers many questions faster than one by one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """What the record promises of a block: a few hundred bytes, for all blocks are held."""
-
-    round: int
-    size: int | None
-    written: str | None
-    read: str | None
-
-    @classmethod
-    def of(cls, entry: dict[str, Any]) -> "Recorded":
-        """From an entry of the record."""
-        return cls(entry.get("round", 0), entry.get("bytes"), entry.get("written"), entry.get("read"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +169,7 @@ class Store:
             return found("altered", f"its digest is {written}, what was written had {entry.written}")
         return found("sound")
 
-    def look_at(self, blocks: Iterable[Block], recorded: Mapping[str, Recorded]) -> Iterator[Finding]:
+    def look_at(self, blocks: Iterable[Block], recorded: Ledger) -> Iterator[Finding]:
         """The states of ``blocks``, in their order."""
         return _in_threads(lambda block: self.look(block, recorded.get(block.name)), blocks)
 
@@ -201,10 +187,10 @@ class Store:
 def check(store: Store) -> Report:
     """Look at every block, at files that are no shards, and at entries that name no block.
 
-    Memory grows with the number of recorded blocks, some hundred bytes each, not with their voxels. A prediction may be
+    Memory grows with the number of blocks, some dozen bytes each, not with their voxels. A prediction may be
     going on: what looks damaged is looked at again, with what was recorded meanwhile.
     """
-    recorded = store.record.latest(Recorded.of)
+    recorded = Ledger.of(store.record, store.plan)
     selection = store.selection
     counts: Counter[str] = Counter(skipped=selection.total - selection.count)
     suspects = []
@@ -216,14 +202,14 @@ def check(store: Store) -> Report:
             suspects.append(finding)
     strays = list(store.strays())
     if suspects or strays:
-        recorded = store.record.latest(Recorded.of)
+        recorded = Ledger.of(store.record, store.plan)
     faults = []
     for finding in store.look_at((suspect.block for suspect in suspects if suspect.block), recorded):
         counts[finding.state] += 1
         if finding.state not in _NO_FAULT:
             faults.append(finding)
     faults += [stray for stray in strays if store.store.size(stray.name) is not None]
-    for name in recorded:
+    for name in (*recorded.names(), *recorded.strangers):
         if store.block(name.split(".")) is None:
             faults.append(
                 Finding("missing", name, store.record.place.address, "it is recorded, and no such block is wanted")

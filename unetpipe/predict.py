@@ -5,6 +5,7 @@ Which voxel comes out as what depends on the volume and the engine alone: the wr
 hands out the blocks; what a worker does with one stands in :mod:`unetpipe.compute`.
 """
 
+import hashlib
 import logging
 import time
 from collections.abc import Iterable, Iterator
@@ -12,6 +13,9 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 import unetpipe
 from unetpipe.allocate import read_plan
@@ -22,11 +26,13 @@ from unetpipe.config import Predict
 from unetpipe.data.sources import open_source
 from unetpipe.engines import device_class
 from unetpipe.errors import StoppedError, UserError
-from unetpipe.files import digest_of, write_json
+from unetpipe.files import write_json
+from unetpipe.grid import Block
 from unetpipe.handover import read_allocated, read_certificate
 from unetpipe.layout import IN_FLIGHT
+from unetpipe.ledger import Ledger
 from unetpipe.processes import connect
-from unetpipe.progress import Record, record_beside
+from unetpipe.progress import record_beside
 from unetpipe.progress_bar import track
 from unetpipe.selection import Selection, refuse_changed_mask
 from unetpipe.stop import Stop, stoppable
@@ -106,28 +112,27 @@ def predict(
     total = selection.count
     count = workers or cores
     threads = max(1, cores // count)
-    rounds = _rounds(record)
-    finished = _finished(allocated, description, record)
-    resumed = sum(block.name in finished for block in selection.blocks(plan))
+    ledger = Ledger.of(record, plan)
+    finished = _finished(allocated, description, ledger)
+    wanted = selection.wanted(plan)
+    todo = np.flatnonzero(wanted & ~finished)
+    resumed = total - len(todo)
     if resumed:
         log.info("%d of %d blocks are there already", resumed, total)
-    tasks = (
-        Task(allocated, certificate.parent, threads, block.index, rounds.get(block.name, 0))
-        for block in selection.blocks(plan)
-        if block.name not in finished
-    )
+    rounds = ledger.rounds
+    tasks = (Task(allocated, certificate.parent, threads, ledger.index(number), int(rounds[number])) for number in todo)
     start = time.monotonic()
     tally = _Tally()
     if resumed < total:
         with stoppable(grace_seconds) as stop:
             _compute(description, tasks, tally, stop, min(count, total - resumed), total, resumed, patience_seconds)
     seconds = time.monotonic() - start
-    entries = {block: entry["written"] for block, entry in record.done().items()}
-    written = {block.name: entries.get(block.name) for block in selection.blocks(plan)}
-    if lost := [block for block, digest in written.items() if digest is None]:
+    ledger = Ledger.of(record, plan)
+    if (lost := np.flatnonzero(wanted & ~ledger.recorded)).size:
+        names = [ledger.name(number) for number in lost[:_SHOWN]]
         raise UserError(
             f"{name} was to be predicted",
-            f"the record in {record.place} does not hold {len(lost)} blocks that were just computed: {lost[:_SHOWN]}",
+            f"the record in {record.place} does not hold {len(lost)} blocks that were just computed: {names}",
             "see whether its file system keeps what is written, and run again",
         )
     write_json(
@@ -149,7 +154,7 @@ def predict(
             "batch": tally.batch or plan.batch,
             "device": key["device_class"],
             "engine_digest": key["engine"],
-            "digest": digest_of(written),
+            "digest": hashlib.sha256(np.packbits(wanted).tobytes() + ledger.written[wanted].tobytes()).hexdigest(),
             "version": unetpipe.__version__,
         },
     )
@@ -266,17 +271,7 @@ def refuse_changed_image(description: dict[str, Any]) -> None:
             )
 
 
-def _rounds(record: Record) -> dict[str, int]:
-    """By name, the round that a new entry must have to count, where it is not 0."""
-    rounds: dict[str, int] = {}
-    for entry in record.entries():
-        number = entry.get("round", 0) + bool(entry.get("void"))
-        if number > rounds.get(entry["name"], 0):
-            rounds[entry["name"]] = number
-    return rounds
-
-
-def _finished(allocated: Path, description: dict[str, Any], record: Record) -> set[str]:
+def _finished(allocated: Path, description: dict[str, Any], ledger: Ledger) -> NDArray[np.bool_]:
     """The blocks that the record has and whose shards are there, as large as they were written."""
     address = join(description["probability"], description["array"])
     try:
@@ -287,15 +282,14 @@ def _finished(allocated: Path, description: dict[str, Any], record: Record) -> s
             error.found,
             f"delete {allocated} and run again, to make room for it anew",
         ) from None
-    # Asked for one by one, a million shards would take hours.
-    there = {entry.name: entry.size for entry in folder_at(address).entries()}
-    finished = set()
-    for name, size in record.latest(lambda entry: entry["bytes"]).items():
-        shard = f"c/0/{name.replace('.', '/')}"
-        if there.get(shard) == size:
-            finished.add(name)
-        else:
-            log.warning(
-                "the shard %s is gone or cut: the block %s is computed again", folder_at(address).where(shard), name
-            )
+    place = folder_at(address)
+    finished: NDArray[np.bool_] = ledger.recorded
+    # Listed, since asking for each of a million takes hours; and not at all where nothing is recorded.
+    if finished.any():
+        cut = finished & (ledger.stored(place) != ledger.size)
+        for number in np.flatnonzero(cut):
+            block = Block(read_plan(description), ledger.index(number))
+            said = "the shard %s is gone or cut: the block %s is computed again"
+            log.warning(said, place.where(block.shard), block.name)
+        finished &= ~cut
     return finished

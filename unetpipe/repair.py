@@ -20,9 +20,10 @@ from unetpipe.engines import device_class
 from unetpipe.engines.select import ENGINE
 from unetpipe.errors import UserError
 from unetpipe.files import digest
-from unetpipe.fsck import Finding, Recorded, Report, Store
+from unetpipe.fsck import Finding, Report, Store
 from unetpipe.grid import Block
 from unetpipe.handover import read_certificate
+from unetpipe.ledger import Ledger, Recorded
 from unetpipe.predict import refuse_changed_image
 from unetpipe.progress import digest_of_block
 from unetpipe.progress_bar import track
@@ -69,7 +70,7 @@ class Repair:
                 "the record has grown while the shards were checked: a prediction is going on",
                 "wait until it has ended, and repair then",
             )
-        recorded = store.record.latest(Recorded.of)
+        recorded = Ledger.of(store.record, store.plan)
         _refuse_changed_voxels(store, found, recorded)
         writer = f"repair-{uuid.uuid4().hex}"
         for fault in track(found.faults, f"repair {store.description['volume']}", len(found.faults), "faults"):
@@ -142,7 +143,7 @@ def _growth(store: Store) -> dict[str, int]:
     return {name: facts.size for name, facts in store.record.logs().items()}
 
 
-def _refuse_changed_voxels(store: Store, found: Report, recorded: dict[str, Recorded]) -> None:
+def _refuse_changed_voxels(store: Store, found: Report, recorded: Ledger) -> None:
     """UserError if what the network would read of the image is not what it read, for any of the damaged blocks."""
     image = Image(VolumeFile.read(Path(store.description["volume_file"])))
     blocks = [fault.block for fault in found.faults if fault.block and _digest_of_input(fault.block, recorded)]
@@ -156,8 +157,9 @@ def _refuse_changed_voxels(store: Store, found: Report, recorded: dict[str, Reco
             )
 
 
-def _digest_of_input(block: Block, recorded: dict[str, Recorded]) -> str | None:
-    return recorded[block.name].read if block.name in recorded else None
+def _digest_of_input(block: Block, recorded: Ledger) -> str | None:
+    entry = recorded.get(block.name)
+    return None if entry is None else entry.read
 
 
 def _compute(task: Task) -> dict[str, Any]:
@@ -167,7 +169,7 @@ def _compute(task: Task) -> dict[str, Any]:
 
 def _left(store: Store, found: Report) -> Report:
     """Which of the faults are still there."""
-    recorded = store.record.latest(Recorded.of)
+    recorded = Ledger.of(store.record, store.plan)
     counts = found.counts.copy()
     faults = []
     for fault in found.faults:
@@ -177,7 +179,7 @@ def _left(store: Store, found: Report) -> Report:
             counts[now.state] += 1
             left = now.state != "sound"
         elif fault.state == "missing":
-            left = fault.name in recorded
+            left = recorded.get(fault.name) is not None
         else:
             left = store.store.size(fault.name) is not None
         if left:

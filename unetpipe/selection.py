@@ -183,6 +183,12 @@ class Selection:
             return False
         return self.bits is None or bool(self.bits[z, y, x // 8] >> (7 - x % 8) & 1)
 
+    def wanted(self, plan: Plan) -> NDArray[np.bool_]:
+        """For each block of the plan, x fastest, whether it is wanted."""
+        found = np.zeros(plan.block_counts, np.bool_)
+        found[self.box.slices] = True if self.bits is None else self._row(self.bits)
+        return found.ravel()
+
     def blocks(self, plan: Plan) -> Iterator[Block]:
         """The wanted blocks of the plan, x fastest; lazily."""
         for z, y in itertools.product(*(range(n) for n in self.box.shape[:2])):

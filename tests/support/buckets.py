@@ -1,15 +1,21 @@
-"""An S3-compatible server in this process, and one before it that stumbles."""
+"""S3-compatible servers: in this process, in processes of their own, and one before another that stumbles."""
 
 import http.client
 import logging
+import os
+import shutil
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,6 +40,55 @@ def server() -> Iterator[str]:
 def make_bucket(endpoint: str, name: str) -> None:
     """A new bucket."""
     client(endpoint).create_bucket(Bucket=name)
+
+
+@contextmanager
+def server_on_disk(folder: Path, bucket: str) -> Iterator[str]:
+    """The endpoint of a server in processes of its own, which keeps its buckets in ``folder``."""
+    program = shutil.which("weed", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    if program is None:
+        pytest.skip("SeaweedFS is not installed")
+    names = [f"{part}.port{kind}" for part in ("master", "volume", "filer", "admin") for kind in ("", ".grpc")]
+    ports = dict(zip([*names, "s3.port"], _free_ports(len(names) + 1), strict=True))
+    words = [f"-{name}={port}" for name, port in ports.items()]
+    words += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-admin.ui=false", "-webdav=false", "-master.telemetry=false"]
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f"{folder.name}.log").open("wb") as out:
+        running = subprocess.Popen(
+            [program, "mini", f"-dir={folder}", f"-bucket={bucket}", *words],
+            env=os.environ | {"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET},
+            stdout=out, stderr=out, start_new_session=True,
+        )  # fmt: skip
+    endpoint = f"http://127.0.0.1:{ports['s3.port']}"
+    try:
+        _wait_for(endpoint, bucket)
+        yield endpoint
+    finally:
+        os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def _wait_for(endpoint: str, bucket: str) -> None:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    there = client(endpoint)
+    for _ in range(300):
+        with suppress(BotoCoreError, ClientError):
+            there.head_bucket(Bucket=bucket)
+            # It answers before it can write.
+            there.put_object(Bucket=bucket, Key="ready", Body=b"")
+            there.delete_object(Bucket=bucket, Key="ready")
+            return
+        time.sleep(0.2)
+    raise TimeoutError(f"no S3 server at {endpoint}")
 
 
 def environment(endpoint: str) -> dict[str, str]:

@@ -7,6 +7,7 @@ times in a row. Then it is resumed until it is finished, and compared with a run
 
 import argparse
 import logging
+import os
 import random
 import shutil
 import sys
@@ -14,10 +15,12 @@ import tempfile
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import buckets
 import predicting
 import tifffile
 from killing import Offence, Processes, Unbroken
@@ -25,8 +28,9 @@ from killing import Offence, Processes, Unbroken
 from unetpipe import fsck
 from unetpipe.data.ingest import ingest
 from unetpipe.files import read_json
-from unetpipe.progress import Record
+from unetpipe.progress import Record, record_beside
 from unetpipe.progress_bar import track
+from unetpipe.storage import folder_at
 
 SHAPE = (20, 120, 140)
 BLOCKS = 60
@@ -41,6 +45,7 @@ AT_ONCE = 2
 """Runs, of four busy processes each."""
 
 _SEVERAL = 3
+_BUCKET = "predictions"
 log = logging.getLogger("crash")
 
 
@@ -100,11 +105,18 @@ def _listed(counts: Counter[str], names: tuple[str, ...]) -> str:
     return ", ".join(f"{name} {counts[name]}" for name in names)
 
 
-def _allocate(certificate: Path, volume: Path, folder: Path) -> None:
+def _allocate(certificate: Path, volume: Path, folder: Path, bucket: str | None) -> None:
     if folder.exists():
         shutil.rmtree(folder)
     (folder / "tmp").mkdir(parents=True)
-    predicting.start(certificate, volume, folder / "prediction")
+    store = None if bucket is None else f"s3://{bucket}/{folder.name}"
+    if store is not None:
+        folder_at(store).clear()
+    predicting.start(certificate, volume, folder / "prediction", store=store)
+
+
+def _record(folder: Path) -> Record:
+    return record_beside(predicting.store(folder / "prediction"))
 
 
 def _others(folder: Path) -> frozenset[str]:
@@ -124,8 +136,11 @@ def _others(folder: Path) -> frozenset[str]:
     )
 
 
-def prepare(folder: Path, sync_seconds: float) -> Unbroken:
-    """Engine, volume and what comes of as many runs as there will be at once, which nobody kills."""
+def prepare(folder: Path, sync_seconds: float, bucket: str | None = None) -> Unbroken:
+    """Engine, volume and what comes of as many runs as there will be at once, which nobody kills.
+
+    ``bucket``: where the predictions go, instead of folders on disk.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     tifffile.imwrite(folder / "image.tif", predicting.noise(SHAPE))
     volume = folder / "volumes" / "v" / "volume.json"
@@ -135,11 +150,11 @@ def prepare(folder: Path, sync_seconds: float) -> Unbroken:
     )  # fmt: skip
     (folder / "engine").mkdir()
     certificate = predicting.make_engine("openvino", folder / "engine")
-    unknown = Unbroken(certificate, volume, sync_seconds, 0.0, "", {}, frozenset())
+    unknown = Unbroken(certificate, volume, bucket, sync_seconds, 0.0, "", {}, frozenset())
 
     def run(number: int) -> Unbroken:
         place = folder / f"unbroken-{number}"
-        _allocate(certificate, volume, place)
+        _allocate(certificate, volume, place, bucket)
         processes = Processes(unknown, place)
         try:
             processes.end()
@@ -148,7 +163,7 @@ def prepare(folder: Path, sync_seconds: float) -> Unbroken:
             processes.destroy()
         prediction = place / "prediction"
         return Unbroken(
-            certificate, volume, sync_seconds, seconds,
+            certificate, volume, bucket, sync_seconds, seconds,
             read_json(prediction / "job-0.json")["digest"], predicting.shards(prediction), _others(place),
         )  # fmt: skip
 
@@ -167,7 +182,7 @@ def kill_and_resume(unbroken: Unbroken, folder: Path, seed: int, number: int) ->
     try:
         while not outcome.kills:
             # Over before its moment had come: then it begins anew.
-            _allocate(unbroken.certificate, unbroken.volume, folder)
+            _allocate(unbroken.certificate, unbroken.volume, folder, unbroken.bucket)
             _kill_and_finish(unbroken, folder, chance, outcome, processes)
         compare(unbroken, folder, outcome)
         shutil.rmtree(folder)
@@ -183,7 +198,7 @@ def _kill_and_finish(
     unbroken: Unbroken, folder: Path, chance: random.Random, outcome: Outcome, processes: list[Processes]
 ) -> None:
     """``processes``: gets all that were started."""
-    record = Record(folder / "prediction" / "progress")
+    record = _record(folder)
     running: Processes | None = None
     before = 0
     for turn in range(_SEVERAL if outcome.number % 10 == 0 else 1):
@@ -221,7 +236,7 @@ def _look_at_what_is_left(folder: Path, outcome: Outcome) -> None:
 def compare(unbroken: Unbroken, folder: Path, outcome: Outcome) -> None:
     """Offence if the finished run is not like that which nobody has killed."""
     prediction = folder / "prediction"
-    entries = Counter((entry["name"], entry.get("round", 0)) for entry in Record(prediction / "progress").entries())
+    entries = Counter((entry["name"], entry.get("round", 0)) for entry in _record(folder).entries())
     outcome.again = entries.total() - len(entries)
     if twice := sorted(name for (name, _), count in entries.items() if count > 1):
         raise Offence(f"computed again after they were recorded: the blocks {twice}")
@@ -263,6 +278,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Kill predictions at random moments, resume them, compare.")
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6), help="of the moments")
+    parser.add_argument(
+        "--s3", action="store_true", help="the predictions go into a bucket of a server that is started"
+    )
     parser.add_argument("--first", type=int, default=0, help="the number of the first run, to repeat one")
     asked = parser.parse_args()
     handler = logging.StreamHandler()
@@ -270,15 +288,19 @@ def main() -> int:
     handler.addFilter(lambda record: record.threadName == "MainThread")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", handlers=[handler])
     folder = Path(tempfile.mkdtemp(prefix="unetpipe-crash-"))
-    unbroken = prepare(folder / "unbroken", SYNC_SECONDS)
-    log.info("%d runs of %.1f s with the seed %d", asked.runs, unbroken.seconds, asked.seed)
-    summary = campaign(unbroken, folder, asked.seed, asked.runs, asked.first)
+    with ExitStack() as stack:
+        if asked.s3:
+            os.environ |= buckets.environment(stack.enter_context(buckets.server_on_disk(folder / "s3", _BUCKET)))
+        unbroken = prepare(folder / "unbroken", SYNC_SECONDS, _BUCKET if asked.s3 else None)
+        log.info("%d runs of %.1f s with the seed %d", asked.runs, unbroken.seconds, asked.seed)
+        summary = campaign(unbroken, folder, asked.seed, asked.runs, asked.first)
     log.info("%s", summary)
     if summary.offenders:
         worst = summary.offenders[0]
         log.error(
-            "run %d of the seed %d differs: %s\nits files are in %s; to repeat it: make crash SEED=%d FIRST=%d RUNS=1",
-            worst.number, asked.seed, worst.offence, folder / f"run-{worst.number}", asked.seed, worst.number,
+            "run %d of the seed %d differs: %s\nits files are in %s; to repeat it: make %s SEED=%d FIRST=%d RUNS=1",
+            worst.number, asked.seed, worst.offence, folder / f"run-{worst.number}",
+            "crash-s3" if asked.s3 else "crash", asked.seed, worst.number,
         )  # fmt: skip
         return 1
     shutil.rmtree(folder)

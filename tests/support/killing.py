@@ -27,11 +27,13 @@ class Offence(Exception):  # noqa: N818 – it is the program's, not an error of
 class Unbroken:
     """What all runs share, and what came of one that nobody has killed.
 
-    ``files``: of the store. ``others``: the names of all other files that are left, logs of the record left out.
+    ``bucket``: where predictions go; None for folders on disk. ``files``: of the store. ``others``: the names of all
+    other files that are left, logs of the record left out.
     """
 
     certificate: Path
     volume: Path
+    bucket: str | None
     sync_seconds: float
     seconds: float
     digest: str

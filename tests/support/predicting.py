@@ -20,7 +20,6 @@ from distributed import Client
 from engines import make_engine_in
 from numpy.typing import NDArray
 from onnx_unet import CLASSES, unet
-from stores import make_store
 
 import unetpipe
 from unetpipe import cluster, compute, config
@@ -31,8 +30,9 @@ from unetpipe.files import digest, read_json, write_json
 from unetpipe.grid import Plan, Shape
 from unetpipe.predict import predict
 from unetpipe.processes import connect
-from unetpipe.progress import Record
-from unetpipe.volume import LEVEL, VolumeFile
+from unetpipe.progress import Record, record_beside
+from unetpipe.storage import folder_at, join
+from unetpipe.volume import LEVEL, VolumeFile, create
 
 GEOMETRY = config.Network(depth=2).geometry
 SHAPE = (30, 90, 75)
@@ -74,8 +74,12 @@ def start(
     batch: int = 2,
     plan: Plan | None = None,
     mirror: Sequence[str] = (),
+    store: str | None = None,
 ) -> Path:
-    """The allocated.json of an empty prediction, with a plan that no machine's speed has a part in."""
+    """The allocated.json of an empty prediction, with a plan that no machine's speed has a part in.
+
+    ``store``: the address of the folder for the store, where that is not ``folder``.
+    """
     source = VolumeFile.read(volume)
     proof = read_json(certificate)
     plan = plan or Plan(source.shape, TILE, block, block, batch, GEOMETRY)
@@ -88,9 +92,10 @@ def start(
         "version": unetpipe.__version__,
         **({"mirror": list(mirror)} if mirror else {}),
     }
-    Record.open(folder / "progress", key, "refuse", source.name)
-    make_store(
-        folder / "probability.zarr",
+    probability = join(store or str(folder), "probability.zarr")
+    Record.open(record_beside(probability).place.address, key, "refuse", source.name)
+    create(
+        folder_at(probability),
         shape=(len(CLASSES), *plan.shape),
         dtype="uint8",
         chunk=(1, *plan.chunk),
@@ -103,7 +108,7 @@ def start(
         {
             "volume": source.name,
             "volume_file": str(volume),
-            "probability": str(folder / "probability.zarr"),
+            "probability": probability,
             "array": LEVEL,
             "classes": CLASSES,
             "key": json.loads(json.dumps(key)),
@@ -194,7 +199,8 @@ class Run:
         (folder / "run.py").write_text(_CODE)
         self._log = folder / "run.log"
         self.allocated = allocated
-        self._earlier = set((allocated.parent / "progress").glob("*.jsonl"))
+        self._record = record_beside(store(allocated.parent))
+        self._earlier = set(self._record.logs())
         self.process = subprocess.Popen(
             [sys.executable, folder / "run.py", certificate, allocated, self._log, repr(settings)],
             start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -202,8 +208,8 @@ class Run:
 
     def until(self, blocks: int) -> None:
         """Wait until so many more blocks are recorded, by each of its workers; it must be in the middle then."""
-        folder = self.allocated.parent / "progress"
-        while sum(log.read_bytes().count(b"}\n") >= blocks for log in set(folder.glob("*.jsonl")) - self._earlier) < 2:
+        place = self._record.place
+        while sum(place.read(log).count(b"}\n") >= blocks for log in set(place.logs()) - self._earlier) < 2:
             assert self.process.poll() is None, self.log()
             time.sleep(0.005)
         assert self.process.poll() is None, "it was over too soon"
@@ -233,15 +239,21 @@ class Run:
         return self._log.read_text()
 
 
+def store(folder: Path) -> str:
+    """The address of the store."""
+    address: str = read_json(folder / "allocated.json")["probability"]
+    return address
+
+
 def shards(folder: Path) -> dict[str, bytes]:
-    """Every file of the store."""
-    store = folder / "probability.zarr"
-    return {str(path.relative_to(store)): path.read_bytes() for path in store.rglob("*") if path.is_file()}
+    """Every object of the store."""
+    place = folder_at(store(folder))
+    return {entry.name: place.read(entry.name) for entry in place.entries()}
 
 
 def recorded(folder: Path) -> Iterator[str]:
     """The names in the record, one for each entry."""
-    for entry in Record(folder / "progress").entries():
+    for entry in record_beside(store(folder)).entries():
         yield entry["name"]
 
 
