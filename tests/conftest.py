@@ -94,6 +94,7 @@ def make_volume(tmp_path_factory: pytest.TempPathFactory) -> MakeVolume:
             "missing_sections": tuple(int(z) for z in np.flatnonzero(std == 0)),
             "image_digest": "0" * 64,
             "labels_digest": None if labels is None else "1" * 64,
+            "extent": None,
             "source": {},
             "version": unetpipe.__version__,
         }

@@ -90,6 +90,14 @@ def tell_another_digest(prediction: Path) -> None:
     write_json(job, read_json(job) | {"digest": "0"})
 
 
+def copied(run: Path, place: Path) -> Path:
+    """A run in another place."""
+    shutil.copytree(run, place)
+    allocated = place / "prediction" / "allocated.json"
+    allocated.write_text(allocated.read_text().replace(str(run), str(place)))
+    return place
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -106,10 +114,7 @@ def tell_another_digest(prediction: Path) -> None:
 def test_it_notices(
     change: Callable[[Path], None], message: str, unbroken: Unbroken, folder: Path, tmp_path: Path
 ) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(folder / "unbroken-0", run)
-    allocated = run / "prediction" / "allocated.json"
-    allocated.write_text(allocated.read_text().replace(str(folder / "unbroken-0"), str(run)))
+    run = copied(folder / "unbroken-0", tmp_path / "run")
     compare(unbroken, run, Outcome(0))
     change(run / "prediction")
     with pytest.raises(Offence, match=message):
@@ -117,8 +122,7 @@ def test_it_notices(
 
 
 def test_it_notices_a_driver_that_fails(unbroken: Unbroken, folder: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(folder / "unbroken-0", run)
+    run = copied(folder / "unbroken-0", tmp_path / "run")
     (run / "prediction" / "progress" / "key.json").unlink()
     processes = Processes(unbroken, run)
     try:

@@ -196,6 +196,7 @@ VOLUME = VolumeFile(
     missing_sections=(),
     image_digest="d",
     labels_digest=None,
+    extent=None,
     source={"image": "a.tif"},
     version="0",
 )

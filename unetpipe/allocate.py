@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 _DEFAULTS = config.Predict()
 
-_NOT_IN_EVERY_KEY = {"mirror"}
+_NOT_IN_EVERY_KEY = {"mirror", "absent"}
 """Names of a key that is compared before there is a plan, which it has only where they are set."""
 
 
@@ -46,6 +46,7 @@ def allocate(
     mask: str | None = None,
     mirror: Sequence[str] = (),
     store: str | None = _DEFAULTS.store,
+    absent: Literal["skip", "compute"] = _DEFAULTS.absent,
     most_batch: int = config.Engine().max_batch,
     workers: int | None = _DEFAULTS.workers,
     memory_mb: int = _DEFAULTS.memory_mb,
@@ -78,6 +79,8 @@ def allocate(
         all mirror images (:mod:`unetpipe.engines.mirrored`).
     store:
         The address of the folder for the store and its record of progress; that of ``allocated`` where None.
+    absent:
+        What to do where the image has no chunk, as in the settings ``predict``.
     workers, memory_mb, block_seconds:
         As in the settings ``predict``.
     cores:
@@ -112,6 +115,9 @@ def allocate(
     }
     if mirror:
         others["mirror"] = list(mirror)
+    extent = source.read_extent() if absent == "skip" else None
+    if extent is not None:
+        others["absent"] = absent
     fixed = {name: value for name, value in (("tile", tile), ("batch", batch)) if value is not None}
     count, threads = measure.split_cores(workers, cores)
     limits = Limits(count, memory_mb, block_seconds, len(classes))
@@ -130,7 +136,7 @@ def allocate(
         )  # fmt: skip
     plan = layout.plan
     asked = None if region is None else Region.between(region)
-    selection = Selection.of(plan, asked, mask, None if mask is None else frame_of(source))
+    selection = Selection.of(plan, asked, mask, None if mask is None else frame_of(source), extent)
     key = {**others, "plan": asdict(plan), **selection.key}
     record = Record.open(record.place.address, key, on_change, what)
     done = bool(record.done())

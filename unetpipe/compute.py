@@ -24,10 +24,12 @@ from unetpipe.allocate import read_mirror, read_plan
 from unetpipe.arrays import encode, open_array, read_metadata, use_threads
 from unetpipe.engines import Engine, load_engine, mirrored
 from unetpipe.errors import UserError
+from unetpipe.extent import Extent
 from unetpipe.grid import Block, Plan, Region, Shape
 from unetpipe.handover import read_allocated
 from unetpipe.memory import peak_memory_mb
 from unetpipe.progress import Record, digest_of_block, record_beside
+from unetpipe.selection import read_extent
 from unetpipe.storage import Folder, folder_at, join
 from unetpipe.volume import Image, LostShardError, VolumeFile
 
@@ -105,6 +107,8 @@ def _compute(place: "_Place", device: "Device", block: Block) -> dict[str, Any]:
     read = time.monotonic()
     found = device.infer(grey, block)
     inferred = time.monotonic()
+    if place.extent is not None:
+        found.probability[:, ~place.extent.voxels(block.write)] = 0
     shard = encode(place.metadata, found.probability)
     # For a moment, two processes can have the same block: one whose driver was killed, until it notices that, and one
     # of the next run. Both write equal bytes, so it does not matter which of them is last.
@@ -267,6 +271,7 @@ class _Place:
     metadata: dict[str, Any]
     classes: int
     mirror: tuple[str, ...]
+    extent: Extent | None
     record: Record
 
     def read(self, block: Block) -> NDArray[np.float32]:
@@ -313,13 +318,15 @@ def _open(allocated: Path, threads: int) -> _Place:
             f"delete {allocated.parent} and run snakemake again",
         )
     probability = folder_at(address)
+    image = Image(VolumeFile.read(Path(description["volume_file"])))
     return _Place(
         plan=plan,
-        image=Image(VolumeFile.read(Path(description["volume_file"]))),
+        image=image,
         probability=probability,
         metadata=read_metadata(probability),
         classes=len(description["classes"]),
         mirror=read_mirror(description),
+        extent=read_extent(description, image.volume),
         record=record_beside(description["probability"]),
     )
 

@@ -63,6 +63,8 @@ class _Key(BaseModel):
     version: str
     # Without mirroring, there is none.
     mirror: tuple[Literal["z", "y", "x"], ...] = ()
+    # Where all of the image is stored, there is none.
+    absent: Literal["skip"] | None = None
 
 
 class _Allocated(BaseModel):

@@ -124,6 +124,7 @@ def preview(settings: Settings, name: str, region: Region, *, workers: int | Non
         on_change="restart",
         region=region.spans,
         mirror=settings.predict.mirror_axes,
+        absent=settings.predict.absent,
         most_batch=settings.engine.max_batch,
         workers=workers,
         memory_mb=settings.predict.memory_mb,

@@ -1,4 +1,4 @@
-"""Which blocks of a prediction are wanted: those that meet a region of interest and a mask.
+"""Which blocks of a prediction are wanted: those that meet a region of interest, a mask, and what is stored.
 
 A wanted block is computed whole, from its real neighbours: nothing is mirrored at the edge of the region, so each of
 its voxels is that of the unrestricted prediction (law 1). Blocks that are not wanted are not stored.
@@ -24,6 +24,7 @@ from unetpipe.combinations import region_problems
 from unetpipe.data.sources import Source, open_source
 from unetpipe.data.sources.zarr import ZarrSource
 from unetpipe.errors import UserError
+from unetpipe.extent import Extent, any_of
 from unetpipe.files import digest_of
 from unetpipe.grid import Block, Plan, Region, Shape, triple
 from unetpipe.progress_bar import track
@@ -80,7 +81,12 @@ class Selection:
 
     @classmethod
     def of(
-        cls, plan: Plan, region: Region | None = None, mask: str | None = None, frame: Frame | None = None
+        cls,
+        plan: Plan,
+        region: Region | None = None,
+        mask: str | None = None,
+        frame: Frame | None = None,
+        extent: Extent | None = None,
     ) -> "Selection":
         """Find the wanted blocks; the mask is read slab by slab.
 
@@ -92,6 +98,8 @@ class Selection:
             Its address.
         frame:
             Of the volume in its image, which the mask covers; None where the image has no other sections.
+        extent:
+            What of the image is stored; None for all of it.
 
         Raises
         ------
@@ -105,12 +113,22 @@ class Selection:
             triple([a // n for a, n in zip(inside.start, plan.block, strict=True)]),
             triple([math.ceil(b / n) for b, n in zip(inside.stop, plan.block, strict=True)]),
         )
+        stored = None if extent is None else extent.blocks(plan, box)
+        if stored is not None and not stored.any():
+            where = "" if region is None else f" in the region {region}"
+            raise UserError(
+                f"a volume of {plan.shape} voxels (z, y, x) was to be predicted",
+                f"not one chunk of its image is stored{where}: nothing would be predicted",
+                "see whether the image was written or copied whole",
+            )
         if mask is None:
-            return cls(plan.shape, plan.block, region, None, box, None)
+            return cls(plan.shape, plan.block, region, None, box, stored)
         frame = frame or Frame(0, plan.shape[0])
         with open_source(mask) as source:
             bits, digest = _read_mask(source, plan, box, frame)
             found = Mask(mask, digest, source.listing())
+        if stored is not None:
+            bits &= stored
         if not bits.any():
             where = "" if region is None else f" that meets the region {region}"
             raise UserError(
@@ -228,6 +246,11 @@ def frame_of(volume: VolumeFile) -> Frame:
     return Frame(volume.source["sections"][0], volume.source["image_sections"])
 
 
+def read_extent(allocated: Mapping[str, Any], volume: VolumeFile) -> Extent | None:
+    """What of a volume is stored, if nothing else is to be predicted; None for all of it."""
+    return volume.read_extent() if allocated["key"].get("absent") == "skip" else None
+
+
 def refuse_changed_mask(allocated: Mapping[str, Any]) -> None:
     """UserError if the mask of a prediction is not what it was when its blocks were chosen.
 
@@ -326,15 +349,7 @@ def _mark(
         layer: NDArray[np.bool_] = np.logical_or.reduce(wanted[low_z:high_z], axis=0)
         if not layer.any():
             continue
-        found = _any(_any(layer, ranges[1], 0), ranges[2], 1)
+        found = any_of(any_of(layer, ranges[1], 0), ranges[2], 1)
         rows = np.unpackbits(bits[z, here[1]], axis=1, count=width).astype(np.bool_)
         rows[:, here[2]] |= found
         bits[z, here[1]] = np.packbits(rows, axis=1)
-
-
-def _any(layer: NDArray[np.bool_], ranges: NDArray[np.int64], axis: int) -> NDArray[np.bool_]:
-    """Along ``axis``, whether any voxel in each of ``ranges`` [low, high) is set; ranges may overlap."""
-    padded = np.concatenate([layer, np.zeros_like(layer.take([0], axis))], axis)
-    # Every second result is that of what lies between two ranges.
-    reduced = np.logical_or.reduceat(padded, ranges.ravel(), axis)
-    return reduced.take(np.arange(0, 2 * len(ranges), 2), axis)

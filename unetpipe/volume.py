@@ -19,6 +19,7 @@ from zarr.storage import MemoryStore
 
 from unetpipe.arrays import METADATA, Array, encode, open_array, read_metadata, shard_name
 from unetpipe.errors import UserError
+from unetpipe.extent import Extent
 from unetpipe.files import read_json, write_json
 from unetpipe.grid import Region, Shape, triple
 from unetpipe.storage import Folder, folder_at
@@ -41,7 +42,8 @@ class VolumeFile:
     ``image`` and ``labels`` are Zarr arrays; ``first_section`` is where this volume begins in the image's array (0
     unless a Zarr is used in place). Labels are class indices, uint8, :data:`IGNORE` for none.
     ``mean`` and ``std`` are those of each section, after clipping to ``range``; a missing section has std 0 in the
-    data and stands in ``missing_sections``.
+    data and stands in ``missing_sections``. ``extent``: what of the image is stored, where that is not all of it: the
+    ``unit`` of storage in voxels, and the ``file`` (.npy) with a bit for each (:class:`unetpipe.extent.Extent`).
     """
 
     name: str
@@ -58,6 +60,7 @@ class VolumeFile:
     missing_sections: tuple[int, ...]
     image_digest: str
     labels_digest: str | None
+    extent: Mapping[str, Any] | None
     source: Mapping[str, Any]
     version: str
 
@@ -83,6 +86,13 @@ class VolumeFile:
         """To ``volume.json``, atomically."""
         write_json(path, asdict(self))
 
+    def read_extent(self) -> Extent | None:
+        """What of the image is stored; None for all of it. The bits stay in their file until they are asked for."""
+        if self.extent is None:
+            return None
+        bits = np.load(self.extent["file"], mmap_mode="r")
+        return Extent(triple(self.extent["unit"]), bits, self.first_section)
+
     def learnt_sections(self) -> NDArray[np.intp]:
         """The sections that are not missing, without those in which ingest found not one labelled voxel."""
         counts = self.source.get("labelled")
@@ -92,7 +102,8 @@ class VolumeFile:
     def identity(self) -> dict[str, Any]:
         """All of it that can change a voxel of a prediction."""
         data = asdict(self)
-        for key in ("name", "labels", "labels_digest", "source", "version", "voxel_size_nm", "origin_nm"):
+        # What is stored follows from the image, whose digest says so.
+        for key in ("name", "labels", "labels_digest", "extent", "source", "version", "voxel_size_nm", "origin_nm"):
             del data[key]
         return data
 

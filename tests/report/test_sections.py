@@ -31,7 +31,7 @@ def volume_file(**changes: Any) -> VolumeFile:
     facts: dict[str, Any] = {
         "name": "v", "image": "", "labels": None, "shape": (1, 1, 1), "first_section": 0, "dtype": "uint8",
         "voxel_size_nm": (40.0, 4.0, 4.0), "origin_nm": (0.0, 0.0, 0.0), "range": None, "mean": (), "std": (),
-        "missing_sections": (), "image_digest": "0" * 64, "labels_digest": None, "source": {},
+        "missing_sections": (), "image_digest": "0" * 64, "labels_digest": None, "extent": None, "source": {},
         "version": unetpipe.__version__,
     }  # fmt: skip
     return VolumeFile(**(facts | changes))

@@ -31,6 +31,11 @@ class Predict(Model):
         description="where predictions go, with their records of progress: a folder, or `s3://BUCKET/PREFIX`, to which "
         "the names of run and volume are added; `results/<run>/predictions` where left out",
     )
+    absent: Literal["skip", "compute"] = Field(
+        "skip",
+        description="where an image that is used in place has no chunk. skip: nothing is there, and the probability of "
+        "every class is 0; blocks of nothing else take no time. compute: what the network answers to the fill value",
+    )
     memory_mb: Positive = Field(
         4000, description="memory of a worker process in MB; layouts that need more are not chosen"
     )

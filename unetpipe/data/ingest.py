@@ -155,6 +155,7 @@ def ingest(
         missing_sections=absent,
         image_digest=image_digest,
         labels_digest=labels_digest,
+        extent=None,
         source={
             "image": image,
             "labels": labels,

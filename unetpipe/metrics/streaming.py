@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unetpipe.arrays import Array, open_array
+from unetpipe.extent import Extent
 from unetpipe.files import read_json
 from unetpipe.grid import Plan, Region, Shape
 from unetpipe.metrics import baseline, confusion, segments, thinned, thresholds
-from unetpipe.selection import Selection
+from unetpipe.selection import Selection, read_extent
 from unetpipe.volume import IGNORE, Image, VolumeFile, read_labels
 
 _AT_ONCE = 1 << 24
@@ -190,22 +191,28 @@ class _Place:
     labels: Array
     probability: Array
     selection: Selection | None
+    extent: Extent | None
 
     def truth(self, region: Region) -> NDArray[np.uint8]:
         """Class indices of ``region``; :data:`IGNORE` also where nothing was to be predicted."""
         labels = read_labels(self.labels, region, self.image.volume.shape)
         if self.selection is not None:
             labels[~self.selection.voxels(region)] = IGNORE
+        if self.extent is not None:
+            labels[~self.extent.voxels(region)] = IGNORE
         return labels
 
 
 @functools.lru_cache(maxsize=1)
 def _open(volume: Path, probability: str, allocated: Path | None) -> _Place:
     source = VolumeFile.read(volume)
-    selection = None if allocated is None else Selection.read(read_json(allocated))
-    if selection is not None and not selection.is_part:
-        selection = None
-    return _Place(Image(source), open_array(str(source.labels)), open_array(probability), selection)
+    selection, extent = None, None
+    if allocated is not None:
+        description = read_json(allocated)
+        chosen = Selection.read(description)
+        selection = chosen if chosen.is_part else None
+        extent = read_extent(description, source)
+    return _Place(Image(source), open_array(str(source.labels)), open_array(probability), selection, extent)
 
 
 def _section_below(place: _Place, region: Region, objects: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:

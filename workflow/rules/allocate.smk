@@ -31,6 +31,7 @@ rule allocate:
         mask=lambda wildcards: SETTINGS.volumes[wildcards.volume].mask,
         mirror=list(SETTINGS.predict.mirror_axes),
         store=store,
+        absent=SETTINGS.predict.absent,
         version=__version__,
     script:
         "../scripts/allocate.py"
