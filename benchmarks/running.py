@@ -33,15 +33,19 @@ class Ran:
 def run(allocated: Path, certificate: Path, *, workers: int | None, cores: int) -> Ran:
     """Predict what is allocated."""
     done = allocated.parent / "job-0.json"
-    # In a process of its own: workers import what the process that starts them was called with.
-    words = [*map(str, (allocated, certificate, done)), json.dumps(workers), str(cores)]
-    command = [sys.executable, "-c", _PREDICT, *words]
+    command = command_of(allocated, certificate, workers=workers, cores=cores)
     told = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
     entries = record_beside(str(allocated.parent / "probability.zarr")).done().values()
     ends = sorted(entry["finished"] for entry in entries)
     between = statistics.median(b - a for a, b in pairwise(ends)) if len(ends) > 1 else 0.0
     began = min(entry["finished"] - sum(entry["seconds"].values()) for entry in entries)
     return Ran(told["seconds"], ends[-1] - began, told["cpu"], between, read_json(done))
+
+
+def command_of(allocated: Path, certificate: Path, *, workers: int | None, cores: int) -> list[str]:
+    """In a process of its own: workers import what the process that starts them was called with."""
+    words = [*map(str, (allocated, certificate, allocated.parent / "job-0.json")), json.dumps(workers), str(cores)]
+    return [sys.executable, "-c", _PREDICT, *words]
 
 
 _PREDICT = """

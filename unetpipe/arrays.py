@@ -1,6 +1,7 @@
 """Arrays of voxels, wherever they lie: opened, read and encoded by TensorStore."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -100,6 +101,11 @@ def use_threads(count: int) -> None:
     """Let ``count`` threads of this process decode and encode, of arrays that are opened from now on."""
     if count != _Threads.count:
         _Threads.count, _Threads.context = count, None
+
+
+def threads_in_use() -> int:
+    """How many threads of this process decode and encode."""
+    return _Threads.count or os.cpu_count() or 1
 
 
 def open_array(address: str) -> Array:

@@ -92,7 +92,7 @@ class Ledger:
 
     def index(self, number: int) -> Shape:
         """The place (z, y, x) of a block, in blocks."""
-        return triple(np.unravel_index(number, self.counts))
+        return triple([int(i) for i in np.unravel_index(number, self.counts)])
 
     def name(self, number: int) -> str:
         """Of a block."""
@@ -101,7 +101,8 @@ class Ledger:
     @property
     def recorded(self) -> NDArray[np.bool_]:
         """Which blocks have an entry that counts."""
-        return self.size != _NOT
+        found: NDArray[np.bool_] = self.size != _NOT
+        return found
 
     @property
     def rounds(self) -> NDArray[np.int32]:

@@ -120,7 +120,10 @@ def predict(
     if resumed:
         log.info("%d of %d blocks are there already", resumed, total)
     rounds = ledger.rounds
-    tasks = (Task(allocated, certificate.parent, threads, ledger.index(number), int(rounds[number])) for number in todo)
+    tasks = (
+        Task(allocated, certificate.parent, threads, ledger.index(number), int(rounds[number]))
+        for number in todo.tolist()
+    )
     start = time.monotonic()
     tally = _Tally()
     if resumed < total:
@@ -129,7 +132,7 @@ def predict(
     seconds = time.monotonic() - start
     ledger = Ledger.of(record, plan)
     if (lost := np.flatnonzero(wanted & ~ledger.recorded)).size:
-        names = [ledger.name(number) for number in lost[:_SHOWN]]
+        names = [ledger.name(int(number)) for number in lost[:_SHOWN]]
         raise UserError(
             f"{name} was to be predicted",
             f"the record in {record.place} does not hold {len(lost)} blocks that were just computed: {names}",
@@ -288,7 +291,7 @@ def _finished(allocated: Path, description: dict[str, Any], ledger: Ledger) -> N
     if finished.any():
         cut = finished & (ledger.stored(place) != ledger.size)
         for number in np.flatnonzero(cut):
-            block = Block(read_plan(description), ledger.index(number))
+            block = Block(read_plan(description), ledger.index(int(number)))
             said = "the shard %s is gone or cut: the block %s is computed again"
             log.warning(said, place.where(block.shard), block.name)
         finished &= ~cut

@@ -7,6 +7,7 @@ knows of a volume stands in ``volume.json`` (:class:`VolumeFile`), written by in
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 from zarr.storage import MemoryStore
 
-from unetpipe.arrays import METADATA, Array, encode, open_array, read_metadata, shard_name
+from unetpipe.arrays import METADATA, Array, encode, open_array, read_metadata, shard_name, threads_in_use
 from unetpipe.errors import UserError
 from unetpipe.extent import Extent
 from unetpipe.files import read_json, write_json
@@ -326,6 +327,12 @@ def write_shards(place: Folder, start: Sequence[int], voxels: NDArray[Any]) -> N
     stop = [a + n for a, n in zip(start, voxels.shape, strict=True)]
     if any(a % n or b > size or (b % n and b < size) for a, b, n, size in zip(start, stop, shard, shape, strict=True)):
         raise ValueError(f"voxels from {list(start)} to {stop} are not whole shards of {shard} in {shape}")
-    for corner in itertools.product(*(range(a, b, n) for a, b, n in zip(start, stop, shard, strict=True))):
+
+    def write(corner: Sequence[int]) -> None:
         here = tuple(slice(c - a, c - a + n) for a, c, n in zip(start, corner, shard, strict=True))
         place.write(shard_name(shard, corner), encode(metadata, voxels[here]))
+
+    corners = itertools.product(*(range(a, b, n) for a, b, n in zip(start, stop, shard, strict=True)))
+    # One is encoded by one thread, and waits for the disk.
+    with ThreadPoolExecutor(2 * threads_in_use()) as pool:
+        list(pool.map(write, corners))

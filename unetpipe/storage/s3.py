@@ -248,12 +248,13 @@ def _store(bucket: str) -> S3Store:
     session = _session()
     endpoint = _endpoint(session)
     settings: dict[str, Any] = {} if endpoint is None else {"endpoint": endpoint}
+    options: Any = {**_TIMEOUTS, "allow_http": endpoint is not None and endpoint.startswith("http://")}
     return S3Store(
         bucket,
         region=_region(session),
         # A storage on an address of one's own seldom has a name for each bucket.
         virtual_hosted_style_request=endpoint is None,
-        client_options={**_TIMEOUTS, "allow_http": endpoint is not None and endpoint.startswith("http://")},
+        client_options=options,
         retry_config=_RETRIES,
         credential_provider=_provider(_credentials(session)),
         **settings,
