@@ -158,6 +158,16 @@ def test_mistakes_come_together_before_any_job(tmp_path: Path, settings: dict[st
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.parametrize(("cores", "threads"), [(None, {"1", "2"}), (1, {"1"}), (9, {"1", "2"})])
+def test_a_job_takes_as_many_cores_as_it_may(
+    cores: int | None, threads: set[str], settings: dict[str, Any], tmp_path: Path
+) -> None:
+    settings["cores"] = cores
+    shown = call(tmp_path, "--dry-run", "--configfile", write(tmp_path, settings)).stdout
+    # Snakemake tells it where it is more than one.
+    assert {"1", *re.findall(r"threads: (\d+)", shown)} == threads
+
+
 def test_a_configuration_stands_alone(tmp_path: Path, isbi_dir: Path) -> None:
     result = call(
         tmp_path,

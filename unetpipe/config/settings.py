@@ -8,7 +8,7 @@ from unetpipe.config.engine import Certify, Engine, Quantize
 from unetpipe.config.learning import Augment, Train
 from unetpipe.config.network import Network
 from unetpipe.config.predicting import Evaluate, Predict
-from unetpipe.config.types import Model, Name, Value
+from unetpipe.config.types import Model, Name, Positive, Value
 from unetpipe.config.volumes import Instances, Phantom, Volume
 
 
@@ -18,6 +18,11 @@ class Settings(Model):
     run: Name = Field(description="results lie in results/<run>")
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(1, description="the one seed of samples, weights and order")
     data_dir: str | None = Field(None, description="replaces `{data_dir}` in addresses")
+    cores: Positive | None = Field(
+        None,
+        description="CPU cores that one job takes at most, so that several jobs run at a time; all that snakemake was "
+        "given where left out. The result does not depend on it",
+    )
     classes: dict[Name, list[Value]] = Field(
         min_length=2,
         description="the classes in the order of the channels, each with its label values; [] where no volume needs "

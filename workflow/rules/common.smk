@@ -22,6 +22,8 @@ except UserError as error:
 
 # None where Snakemake only looks at the rules.
 CORES = workflow.resource_settings.cores or 1
+if SETTINGS.cores is not None:
+    CORES = min(CORES, SETTINGS.cores)
 RESULTS = f"results/{SETTINGS.run}"
 ENGINE = f"{RESULTS}/engine/{SETTINGS.engine.folder}"
 LOWER_PRECISIONS = [precision for precision in SETTINGS.engine.precisions if precision != "fp32"]
