@@ -34,16 +34,12 @@ def make_engine(folder: Path) -> Path:
         helper.make_node("Unsqueeze", ["bounded", "section"], ["probability"]),
     ]
     constants = {**bounds, "section": [2]}
-    size = f"{{}} - {2 * border}"
+    middle = ["n", 1, 1, *(f"{axis} - {2 * border}" for axis in "yx")]
     graph = helper.make_graph(
         nodes,
         "identity",
         [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 1, "y", "x"])],
-        [
-            helper.make_tensor_value_info(
-                "probability", TensorProto.FLOAT, ["n", 1, 1, size.format("y"), size.format("x")]
-            )
-        ],
+        [helper.make_tensor_value_info("probability", TensorProto.FLOAT, middle)],
         [numpy_helper.from_array(np.array(values, np.int64), name) for name, values in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)

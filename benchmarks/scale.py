@@ -22,8 +22,9 @@ from unetpipe.files import read_json
 from unetpipe.grid import Shape
 from unetpipe.progress import record_beside
 
-GIB = 2**30
-_EDGE = 8192
+_SIZES: tuple[Shape, Shape] = ((16, 8192, 8192), (1024, 8192, 8192))
+"""Of volumes of 1 and of 64 GiB."""
+
 _OF_A_TILE = 1024
 _CHUNK = 128
 
@@ -82,25 +83,19 @@ def _peak(pid: int) -> int:
     return 1024 * int(lines.get("VmHWM", "0 kB").split()[0])
 
 
-def memory(gib: tuple[int, int] = (1, 64), edge: int = _EDGE) -> Rows:
+def memory(sizes: tuple[Shape, Shape] = _SIZES, kept: int = _OF_A_TILE) -> Rows:
     """The sum of the peak memory of all processes: of the larger volume over that of the smaller one.
 
     No chunk of the images is stored, and all voxels are computed all the same: read, cropped, encoded and written.
     """
-    found = []
     with tempfile.TemporaryDirectory() as folder:
         certificate = make_engine(Path(folder, "engine"))
-        for size in gib:
-            run = _predicted(Path(folder), certificate, (size * GIB // edge**2, edge, edge), [], _OF_A_TILE, "compute")
-            found.append((run.memory, run.job, run.seconds))
-    (small, _, _), (large, job, seconds) = found
-    ratio = large / small
-    beside = (
-        f"{large / 2**20:,.0f} MB in all; {job['blocks']:,} blocks, {job['voxels'] / seconds / 1e6:.0f} Mvox/s with an "
-        "engine that does nothing"
-    )
-    what = f"memory of all processes, {gib[1]} GiB"
-    return [Row(what, f"{gib[0]} GiB", (ratio, ratio, ratio), 1.05, beside, "memory of 64 GiB over 1 GiB")]
+        small, large = (_predicted(Path(folder), certificate, size, [], kept, "compute") for size in sizes)
+    what, against = (f"{math.prod(size) / 2**30:.3g} GiB" for size in reversed(sizes))
+    rate = large.job["voxels"] / large.seconds / 1e6
+    beside = f"{large.memory / 2**20:,.0f} MB in all; {large.job['blocks']:,} blocks, {rate:.0f} Mvox/s"
+    found = (large.memory / small.memory,) * 3
+    return [Row(f"memory of all processes, {what}", against, found, 1.05, beside, f"memory of {what} over {against}")]
 
 
 def blocks(shape: Shape = SPARSE, clusters: int = _CLUSTERS) -> Rows:
@@ -112,7 +107,6 @@ def blocks(shape: Shape = SPARSE, clusters: int = _CLUSTERS) -> Rows:
         run = _predicted(Path(folder), certificate, shape, stored, _KEPT, "skip")
         one = _predicted(Path(folder), certificate, (8, 2 * _KEPT, 2 * _KEPT), [(0, 0, 0)], _KEPT, "skip")
     empty, computed = run.job["skipped"], run.job["blocks"]
-    # What a block takes that is none of those is known from the ones that were computed.
     rate = empty / run.seconds
     what = f"{math.prod(shape) / 1e12:.2f} x 10^12 voxels, {empty:,} empty blocks and {computed:,} others"
     return [

@@ -1,5 +1,6 @@
 """Writing and reading shards, on disk and in a bucket, against TensorStore alone on the same voxels."""
 
+import math
 import os
 import tempfile
 from functools import partial
@@ -11,6 +12,7 @@ import tensorstore as ts
 from numpy.typing import NDArray
 
 from benchmarks.rows import Row, Rows, Skipped
+from benchmarks.setting import undamaged
 from benchmarks.timing import ratios
 from unetpipe.arrays import open_array, read_metadata
 from unetpipe.grid import Shape
@@ -23,8 +25,9 @@ SHARD: Shape = (8, 1024, 1024)
 _BUCKET = "shards"
 
 
-def against_tensorstore(voxels: NDArray[np.uint8], rounds: int = 5) -> Rows:
-    """``voxels`` (z, y, x): as in micrographs, so that their compression takes its time."""
+def against_tensorstore(shape: Shape = SHAPE, rounds: int = 5) -> Rows:
+    """Of voxels as in micrographs, so that their compression takes its time."""
+    voxels = _voxels(shape)
     rows: Rows = []
     with tempfile.TemporaryDirectory() as folder:
         rows += _compared(folder_at(Path(folder, "local")), voxels, "disk", rounds)
@@ -36,6 +39,14 @@ def against_tensorstore(voxels: NDArray[np.uint8], rounds: int = 5) -> Rows:
             os.environ |= buckets.environment(endpoint)
             rows += _compared(folder_at(f"s3://{_BUCKET}/ours"), voxels, "S3", rounds)
     return rows
+
+
+def _voxels(shape: Shape) -> NDArray[np.uint8]:
+    """Sections of the phantom, repeated, each with noise of its own."""
+    image, _ = undamaged(min(1024, *shape[1:]))
+    times = [math.ceil(n / m) for n, m in zip(shape, image.shape, strict=True)]
+    whole = np.minimum(np.tile(image, times)[: shape[0], : shape[1], : shape[2]], 247)
+    return whole + np.random.default_rng(0).integers(0, 8, shape, np.uint8)
 
 
 def _compared(place: Folder, voxels: NDArray[np.uint8], where: str, rounds: int) -> Rows:

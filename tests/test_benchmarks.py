@@ -7,7 +7,20 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import engines, peers, planning, rows, scores, sections, setting, storage, timing, training
+from benchmarks import (
+    engines,
+    peers,
+    planning,
+    rows,
+    scale,
+    scores,
+    sections,
+    setting,
+    shards,
+    storage,
+    timing,
+    training,
+)
 from unetpipe import config
 from unetpipe.nets.unet import UNet
 
@@ -122,6 +135,24 @@ def test_zarr_to_zarr_against_engine(prepared: setting.Setting) -> None:
     # So small a share of what the start of processes takes is lost in its noise.
     assert isinstance(spent, rows.Row)
     assert np.isfinite(spent.found).all()
+
+
+def test_shards_against_tensorstore() -> None:
+    found = shards.against_tensorstore((8, 256, 256), rounds=1)
+    assert [row.what.rpartition(", ")[2] for row in found] == ["disk", "disk", "S3", "S3"]
+    assert sound(found)
+
+
+def test_memory_of_a_volume_twice_as_large() -> None:
+    found = scale.memory(((8, 256, 256), (16, 256, 256)), kept=128)
+    assert sound(found)
+    assert "8 blocks" in found[0].beside  # type: ignore[union-attr]
+
+
+def test_blocks_of_a_volume_of_which_almost_nothing_is_stored() -> None:
+    found = scale.blocks((1024, 1024, 1024), clusters=1)
+    assert sound(found)
+    assert found[0].what.startswith("0.00 x 10^12 voxels, ")
 
 
 def test_plan_over_actual(prepared: setting.Setting) -> None:
