@@ -1,8 +1,8 @@
 """Elastic deformation of a section and its labels on one core: against PyTorch, batchgeneratorsv2 and MONAI.
 
 Ours counts from the section in memory to the sample of 572 x 572: deformation drawn, a coordinate for each voxel
-(bicubic, from 3 x 3 displacements, with rotation, scale and shift), image sampled linearly and labels at the nearest
-voxel. The others are set to do the same. All begin from the same section, as its own library wants it.
+(bicubic, from 3 x 3 displacements, with rotation, scale and shift), image sampled by cubic interpolation and labels at
+the nearest voxel. The others are set to do the same. All begin from the same section, as its own library wants it.
 """
 
 import itertools
@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.timing import ROUNDS, Range, ratios
 from unetpipe.config import Augment
-from unetpipe.data.deform import Deformation, enclosing, linear, nearest
+from unetpipe.data.deform import Deformation, cubic, enclosing, nearest
 from unetpipe.grid import Region
 
 TILE = (572, 572)
@@ -33,14 +33,14 @@ _SETTINGS = Augment(tile=TILE)
 
 
 def against_grid_sample() -> Range:
-    """Against ``torch.nn.functional.grid_sample`` alone, bilinear and nearest, at the same places given as its grid."""
+    """Against ``torch.nn.functional.grid_sample`` alone, bicubic and nearest, at the same places given as its grid."""
     image, labels = _section()
     inputs = torch.from_numpy(image)[None, None], torch.from_numpy(labels)[None, None].float()
     grids = itertools.cycle([_grid(seed) for seed in range(_CALLS)])
 
     def theirs() -> None:
         grid = next(grids)
-        torch.nn.functional.grid_sample(inputs[0], grid, mode="bilinear", align_corners=True)
+        torch.nn.functional.grid_sample(inputs[0], grid, mode="bicubic", align_corners=True)
         torch.nn.functional.grid_sample(inputs[1], grid, mode="nearest", align_corners=True)
 
     return _compared(image, labels, theirs, _ROUNDS)
@@ -54,7 +54,7 @@ def against_batchgenerators() -> Range:
         # Smooth over as much as the distance of control points; magnitudes as of the largest of 18 Gaussians.
         p_elastic_deform=1, elastic_deform_scale=0.25, elastic_deform_magnitude=(10, 20),
         p_rotation=1, rotation=(-math.pi, math.pi), p_scaling=1, scaling=(0.9, 1.1),
-        p_synchronize_scaling_across_axes=1, mode_image="bilinear", mode_seg="nearest",
+        p_synchronize_scaling_across_axes=1, mode_image="bicubic", mode_seg="nearest",
     )  # fmt: skip
     section = {"image": torch.from_numpy(image)[None], "segmentation": torch.from_numpy(labels)[None]}
     return _compared(image, labels, lambda: transform(**section))
@@ -67,7 +67,7 @@ def against_monai() -> Range:
         # At our spacing of 286 it takes several times as long: it computes whole spacings, and more than the tile.
         keys=["image", "label"], prob=1.0, spatial_size=TILE, spacing=40, magnitude_range=(10, 20),
         rotate_range=math.pi, scale_range=0.1, translate_range=10,
-        mode=["bilinear", "nearest"], padding_mode="zeros",
+        mode=["bicubic", "nearest"], padding_mode="zeros",
     )  # fmt: skip
     section: dict[Hashable, torch.Tensor] = {
         "image": torch.from_numpy(image)[None], "label": torch.from_numpy(labels)[None],
@@ -83,7 +83,7 @@ def _compared(
     def ours() -> None:
         region, places = _places(next(seeds))
         _, rows, columns = region.slices
-        linear(image[None, rows, columns], places)
+        cubic(image[None, rows, columns], places)
         nearest(labels[None, rows, columns], places)
 
     with _one_core():

@@ -21,7 +21,7 @@ import unetpipe
 from unetpipe.arrays import Array, open_array
 from unetpipe.cluster import for_each
 from unetpipe.config import Augment, Network
-from unetpipe.data.deform import Deformation, enclosing, linear, nearest
+from unetpipe.data.deform import Deformation, cubic, enclosing, nearest
 from unetpipe.data.grey import Grey
 from unetpipe.data.positions import Census, Patch, take_census
 from unetpipe.data.resample import pixel_size, read_smoothed, stride
@@ -218,9 +218,9 @@ def draw_sample(
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float16]]:
     """One sample: encoded grey values (z, y, x), and class indices and weights (z', y', x') of what the network gives.
 
-    Image and labels are read at the same places, the image linearly, the labels at the nearest voxel; beyond the volume
-    both are mirrored. The voxels of the sample are those of the volume, unless it is resampled. Every section is
-    deformed and re-lit alike.
+    Image and labels are read at the same places, the image by cubic interpolation, the labels at the nearest voxel;
+    beyond the volume both are mirrored. The voxels of the sample are those of the volume, unless it is resampled. Every
+    section is deformed and re-lit alike.
 
     Parameters
     ----------
@@ -243,7 +243,7 @@ def draw_sample(
     if step != (1.0, 1.0):
         places *= np.array(step, np.float32)[:, None, None]
     region, places = enclosing(places, centre, depth, out=places)
-    grey = linear(read_smoothed(image, region, step), places)
+    grey = cubic(read_smoothed(image, region, step), places)
     grey = Grey.draw(settings, rng).apply(grey, rng)
     rows, columns = (slice(b - m, m - b or None) for b, m in zip(border, margin, strict=True))
     # Now they are relative to the region of the image.

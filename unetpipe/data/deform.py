@@ -97,23 +97,25 @@ def enclosing(
 ) -> tuple[Region, NDArray[np.float32]]:
     """The region in which ``coordinates`` (2, y, x) about ``centre`` (z, y, x) lie, and coordinates within it.
 
-    It has ``depth`` sections, of which that of the centre is number depth // 2. It is all that :func:`linear` and
+    It has ``depth`` sections, of which that of the centre is number depth // 2. It is all that :func:`cubic` and
     :func:`nearest` need; it can reach beyond the volume. ``out`` takes the coordinates, as in NumPy.
     """
-    start = np.floor(coordinates.min(axis=(1, 2)))
-    # Linear interpolation looks at the next voxel, even where its weight is 0.
-    shape = (coordinates.max(axis=(1, 2)) - start).astype(int) + 2
+    # Cubic interpolation looks at the voxel before and at the two after, even where their weight is 0.
+    start = np.floor(coordinates.min(axis=(1, 2))) - 1
+    shape = (coordinates.max(axis=(1, 2)) - start).astype(int) + 3
     origin = (centre[0] - depth // 2, centre[1] + int(start[0]), centre[2] + int(start[1]))
     return Region.of(origin, (depth, *shape)), np.subtract(coordinates, start[:, None, None], out=out)
 
 
-def linear(source: NDArray[np.float32], coordinates: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Values of ``source`` (z, y, x) at ``coordinates`` (2, y', x') of each section, linear along y and x: (z, y', x').
+def cubic(source: NDArray[np.float32], coordinates: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Values of ``source`` (z, y, x) at ``coordinates`` (2, y', x') of each section: (z, y', x').
 
-    The coordinates lie within ``source``, at least one voxel before its ends (see :func:`enclosing`). At whole
-    coordinates the values are those of the voxels, bit for bit.
+    By cubic convolution along y and x (Keys 1981, as in :func:`cubic_weights`, but with a = -3/4). It keeps the
+    contrast of fine structures, a fifth of which linear interpolation takes: a network that learnt from samples so
+    blurred would meet sharper images than it has seen. The coordinates lie within ``source``, with the voxels around
+    them (see :func:`enclosing`). At whole coordinates the values are those of the voxels, bit for bit.
     """
-    return _sampled(source, coordinates, cv2.INTER_LINEAR)
+    return _sampled(source, coordinates, cv2.INTER_CUBIC)
 
 
 def nearest(source: NDArray[Scalar], coordinates: NDArray[np.float32]) -> NDArray[Scalar]:
