@@ -11,13 +11,19 @@ import tensorstore as ts
 from numpy.typing import NDArray
 
 from unetpipe.errors import UserError
-from unetpipe.storage import Folder, folder_at
+from unetpipe.storage import Folder, above, folder_at
 
 METADATA = "zarr.json"
 """Of an array or a group of Zarr version 3."""
 
+N5_METADATA = "attributes.json"
+PRECOMPUTED_METADATA = "info"
+
 _DRIVERS = {METADATA: "zarr3", ".zarray": "zarr"}
 """By the file that an array has."""
+
+_KEY_PARTS = 2
+"""Of the key of a scale in Neuroglancer's precomputed format, at most: one, or that of a folder in a folder."""
 
 ERRORS = (ValueError, RuntimeError, NotImplementedError, OverflowError)
 """What TensorStore raises: ValueError for most of what a storage or a codec answers."""
@@ -29,7 +35,9 @@ Box = tuple[slice, ...]
 
 @dataclass(frozen=True, eq=False)
 class Array:
-    """An array, open for reading; its last axes are (z, y, x). Several threads may read it.
+    """An array, open for reading; its last axes are (z, y, x), each from 0 on. Several threads may read it.
+
+    Formats that name the axes the other way round, (x, y, z), are seen transposed.
 
     Attributes
     ----------
@@ -69,7 +77,8 @@ class Array:
     @property
     def fill_value(self) -> Any:
         """Of voxels that are not stored."""
-        return self.store.fill_value
+        # Formats that know no such value mean 0.
+        return 0 if self.store.fill_value is None else self.store.fill_value
 
     def __getitem__(self, box: Any) -> NDArray[Any]:
         """The voxels in ``box``.
@@ -108,8 +117,67 @@ def threads_in_use() -> int:
     return _Threads.count or os.cpu_count() or 1
 
 
+@dataclass(frozen=True)
+class Found:
+    """Which driver reads an array; of a precomputed volume, the folder of its ``info``, and the scale."""
+
+    driver: str
+    place: Folder
+    scale: str | None = None
+
+
+def find(address: str) -> Found | None:
+    """What kind of array lies at ``address``, by its metadata; None if it has none.
+
+    A folder with an ``info`` is the first scale of that volume; the address of a scale is ``FOLDER/KEY``.
+
+    Raises
+    ------
+    OSError
+        If the storage does not answer.
+    """
+    place = folder_at(address)
+    for name, driver in _DRIVERS.items():
+        if place.size(name) is not None:
+            return Found(driver, place)
+    # Others have files of these names too: what stands in them decides.
+    if {"dimensions", "blockSize"} <= _read_object(place, N5_METADATA).keys():
+        return Found("n5", place)
+    for folder, key in [(address, None), *above(address, _KEY_PARTS)]:
+        keys = scales(there := folder_at(folder))
+        if keys and key is None:
+            return Found("neuroglancer_precomputed", there, keys[0])
+        if key in keys:
+            return Found("neuroglancer_precomputed", there, key)
+    return None
+
+
+def scales(place: Folder) -> list[str]:
+    """The keys of the scales of a precomputed volume, the finest first; none if there is no such volume."""
+    return [str(scale["key"]) for scale in read_info(place).get("scales", ())]
+
+
+def read_info(place: Folder) -> dict[str, Any]:
+    """The metadata of a precomputed volume; empty if there is none."""
+    found = _read_object(place, PRECOMPUTED_METADATA)
+    listed = found.get("scales")
+    if not isinstance(listed, list) or not all(isinstance(scale, dict) and "key" in scale for scale in listed):
+        return {}
+    return found
+
+
+def _read_object(place: Folder, name: str) -> dict[str, Any]:
+    """A JSON object; empty where there is none, or none that can be read."""
+    try:
+        found = json.loads(place.read(name))
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError, ValueError):
+        # Above a volume may be what its reader must not see.
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def open_array(address: str) -> Array:
-    """The array at ``address`` for reading.
+    """The array at ``address`` for reading: of a Zarr, an N5, or one scale of a precomputed volume of Neuroglancer.
 
     Raises
     ------
@@ -117,15 +185,24 @@ def open_array(address: str) -> Array:
         If there is none, or its metadata cannot be read.
     """
     asked, repair = f"the array {address} was to be read", "check the address; a Zarr array was expected"
-    place = folder_at(address)
-    driver = next((driver for name, driver in _DRIVERS.items() if place.size(name) is not None), None)
-    if driver is None:
-        raise UserError(asked, f"there is neither {' nor '.join(_DRIVERS)}", repair)
+    found = find(address)
+    if found is None:
+        names = [*_DRIVERS, N5_METADATA, PRECOMPUTED_METADATA]
+        raise UserError(asked, f"there is neither {' nor '.join(names)} of an array", repair)
+    spec: dict[str, Any] = {"driver": found.driver, "kvstore": found.place.kvstore()}
+    if found.scale is not None:
+        spec["scale_metadata"] = {"key": found.scale}
     try:
-        found = ts.open({"driver": driver, "kvstore": place.kvstore()}, open=True, context=_Threads.shared()).result()
+        store: Any = ts.open(spec, open=True, context=_Threads.shared()).result()
     except ERRORS as error:
         raise UserError(asked, told(error), repair) from None
-    return Array(address, found)
+    if found.scale is not None:
+        if store.shape[-1] != 1:
+            raise UserError(asked, f"it has {store.shape[-1]} channels", "write one channel as a volume of its own")
+        store = store[..., 0]
+    if found.driver in ("n5", "neuroglancer_precomputed"):
+        store = store.T[ts.d[:].translate_to[0]]
+    return Array(address, store)
 
 
 def told(error: Exception) -> str:

@@ -16,7 +16,7 @@ from unetpipe import measure
 from unetpipe.allocate import read_mirror, read_plan
 from unetpipe.config import PHANTOM, Engine, Settings
 from unetpipe.data.sources import open_source
-from unetpipe.data.sources.zarr import ZarrSource
+from unetpipe.data.sources.in_place import InPlaceSource
 from unetpipe.engines import device_class, onnx_file
 from unetpipe.engines.select import ENGINE, Networks, backend, ladder, read_build
 from unetpipe.errors import UserError
@@ -146,7 +146,7 @@ def _image(settings: Settings, name: str) -> _Image:
     if address == PHANTOM and settings.phantom is not None:
         return _Image(settings.phantom.shape, 1, None)
     with open_source(address) as source:
-        chunk = triple(source.array.chunks) if isinstance(source, ZarrSource) else None
+        chunk = triple(source.array.chunk) if isinstance(source, InPlaceSource) else None
         return _Image(source.shape, source.dtype.itemsize, chunk)
 
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from unetpipe.combinations import region_problems
 from unetpipe.data.sources import Source, open_source
-from unetpipe.data.sources.zarr import ZarrSource
+from unetpipe.data.sources.in_place import InPlaceSource
 from unetpipe.errors import UserError
 from unetpipe.extent import Extent, any_of
 from unetpipe.files import digest_of
@@ -310,8 +310,8 @@ def _pieces(source: Source, read: Region) -> list[Region]:
     """What is read at once: whole sections; of a Zarr whole chunks, whose sections may be larger than memory."""
     most = max(1, _BYTES_AT_ONCE // source.dtype.itemsize)
     unit = (1, *source.shape[1:])
-    if isinstance(source, ZarrSource):
-        unit = triple(source.array.chunks)
+    if isinstance(source, InPlaceSource):
+        unit = triple(source.array.chunk)
     steps = list(unit)
     for axis in (2, 1, 0):
         fitting = most // math.prod(steps)
@@ -326,7 +326,7 @@ def _pieces(source: Source, read: Region) -> list[Region]:
 
 def _piece(source: Source, piece: Region) -> NDArray[Any]:
     z, y, x = piece.slices
-    if isinstance(source, ZarrSource):
+    if isinstance(source, InPlaceSource):
         return source.read_box((z, y, x))
     return source.read(z.start, z.stop)[:, y, x]
 

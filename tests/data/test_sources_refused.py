@@ -205,7 +205,7 @@ def _zarr_2d(folder: Path) -> str:
             r"is a folder, no HDF5 file\n.*FOLDER\.zarr/ARRAY",
             id="dataset-of-a-folder",
         ),
-        pytest.param(lambda folder: "s3://bucket/a.zarr", r"remote store.*\n.*copy it here", id="remote"),
+        pytest.param(lambda folder: "gs://bucket/a.zarr", r"no address that is known\n.*s3://BUCKET", id="remote"),
         pytest.param(str, r"without TIFF or PNG files; it holds nothing", id="empty-folder"),
     ],
 )

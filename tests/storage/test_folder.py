@@ -10,7 +10,7 @@ import pytest
 
 from unetpipe.errors import UserError
 from unetpipe.progress import Record
-from unetpipe.storage import Folder, LocalFolder, folder_at, is_remote, join, parent
+from unetpipe.storage import Folder, LocalFolder, above, folder_at, is_remote, join, parent
 
 
 def test_what_is_written_is_there_whole(place: Folder) -> None:
@@ -41,6 +41,7 @@ def test_all_that_is_below_is_listed(place: Folder) -> None:
     assert found == {"b": 1, "a/1": 2, "a/2/3": 3, "a0": 4}
     assert {entry.name for entry in place.entries(deep=False)} == {"b", "a0"}
     assert {entry.name for entry in place.below("a").entries()} == {"1", "2/3"}
+    assert {entry.name: entry.size for entry in place.entries(ordered=False)} == found
 
 
 def test_the_mark_of_an_object_changes_with_it(place: Folder) -> None:
@@ -108,6 +109,13 @@ def test_a_record_is_the_same_wherever_it_lies(place: Folder) -> None:
     # In the same process, what was forgotten does not come back with the next line.
     record.append("one", {"name": "0.0.1"})
     assert set(Record(place.address).done()) == {"0.0.1"}
+
+
+def test_what_lies_above() -> None:
+    assert list(above("s3://b/p/q/r/", 2)) == [("s3://b/p/q", "r"), ("s3://b/p", "q/r")]
+    assert list(above("s3://b/p", 3)) == [("s3://b", "p")]
+    assert list(above("s3://b", 3)) == []
+    assert list(above("/a/b/c", 2)) == [("/a/b", "c"), ("/a", "b/c")]
 
 
 def test_addresses(tmp_path: Path) -> None:

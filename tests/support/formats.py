@@ -7,6 +7,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import tensorstore as ts
 import tifffile
 import zarr
 from numpy.typing import NDArray
@@ -103,6 +104,82 @@ def as_ome_zarr_5(folder: Path, voxels: Voxels) -> str:
     return str(folder / "ome.zarr")
 
 
+def as_sharded_zarr(folder: Path, voxels: Voxels) -> str:
+    array = zarr.create_array(
+        folder / "sharded.zarr", shape=voxels.shape, dtype=voxels.dtype, chunks=(3, 16, 16), shards=(6, 32, 16)
+    )
+    array[...] = voxels
+    return str(folder / "sharded.zarr")
+
+
+def write_n5(path: Path, voxels: Voxels, **attributes: Any) -> str:
+    """An N5 array, whose axes are (x, y, z)."""
+    described = {
+        "dimensions": voxels.shape[::-1],
+        "blockSize": [min(n, b) for n, b in zip(voxels.shape[::-1], (16, 12, 3), strict=True)],
+        "dataType": str(voxels.dtype),
+        "compression": {"type": "gzip"},
+    }
+    spec = {"driver": "n5", "kvstore": {"driver": "file", "path": f"{path}/"}, "metadata": described | attributes}
+    ts.open(spec, create=True).result().write(voxels.T).result()
+    return str(path)
+
+
+def as_n5(folder: Path, voxels: Voxels) -> str:
+    return write_n5(folder / "a.n5" / "raw", voxels, resolution=[4, 4, 40], units=["nm", "nm", "nm"])
+
+
+def as_n5_pyramid(folder: Path, voxels: Voxels) -> str:
+    """As n5-viewer writes it."""
+    for number, factors in enumerate(([1, 1, 1], [2, 2, 1])):
+        write_n5(
+            folder / "p.n5" / "raw" / f"s{number}",
+            np.ascontiguousarray(voxels[:, :: factors[1], :: factors[0]]),
+            downsamplingFactors=factors,
+            pixelResolution={"unit": "um", "dimensions": [0.004, 0.004, 0.04]},
+        )
+    (folder / "p.n5" / "attributes.json").write_text('{"n5": "2.5.1"}')
+    return str(folder / "p.n5" / "raw")
+
+
+def write_precomputed(path: Path, voxels: Voxels, resolution: tuple[float, ...] = (4, 4, 40), **scale: Any) -> str:
+    """A scale of a precomputed volume, whose axes are (x, y, z, channel), from the voxel (10, -20, 5) on."""
+    described = {
+        "size": voxels.shape[::-1],
+        "voxel_offset": [10, -20, 5],
+        "resolution": resolution,
+        "chunk_size": [min(n, b) for n, b in zip(voxels.shape[::-1], (16, 12, 3), strict=True)],
+        "encoding": "raw",
+    }
+    spec = {
+        "driver": "neuroglancer_precomputed",
+        "kvstore": {"driver": "file", "path": f"{path}/"},
+        "multiscale_metadata": {"data_type": str(voxels.dtype), "num_channels": 1, "type": "image"},
+        "scale_metadata": described | scale,
+    }
+    ts.open(spec, create=True).result().write(voxels.T[..., None]).result()
+    return str(path)
+
+
+def as_precomputed(folder: Path, voxels: Voxels) -> str:
+    return write_precomputed(folder / "a.precomputed", voxels)
+
+
+SHARDING = {
+    "@type": "neuroglancer_uint64_sharded_v1",
+    "preshift_bits": 1,
+    "minishard_bits": 1,
+    "shard_bits": 2,
+    "hash": "identity",
+    "minishard_index_encoding": "gzip",
+    "data_encoding": "gzip",
+}
+
+
+def as_sharded_precomputed(folder: Path, voxels: Voxels) -> str:
+    return write_precomputed(folder / "b.precomputed", voxels, sharding=SHARDING)
+
+
 def multiscale(path: str, unit: str = "micrometer", axes: str = "zyx") -> dict[str, Any]:
     space = [{"name": name, "type": "space", "unit": unit} for name in axes]
     scale = [{"type": "scale", "scale": [0.02, 0.002, 0.002]}, {"type": "translation", "translation": [0.04, 0, 0.004]}]
@@ -137,8 +214,13 @@ COPIED = {
 IN_PLACE = {
     "zarr-2": as_zarr_array(2),
     "zarr-3": as_zarr_array(3),
+    "zarr-3-sharded": as_sharded_zarr,
     "ome-zarr-0.4": as_ome_zarr_4,
     "ome-zarr-0.5": as_ome_zarr_5,
+    "n5": as_n5,
+    "n5-pyramid": as_n5_pyramid,
+    "precomputed": as_precomputed,
+    "precomputed-sharded": as_sharded_precomputed,
 }
 
 

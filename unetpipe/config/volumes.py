@@ -44,10 +44,12 @@ class Volume(Model):
     )
     image: str = Field(
         min_length=1,
-        description="a TIFF stack, a folder of TIFF or PNG sections, `FILE.h5:/DATASET`, a .npy file or a Zarr (used "
-        "in place: if its voxels change, delete the volume.json). An OME-Zarr is its full resolution; `FOLDER/1` is "
-        "the next coarser level, for a network that learnt from such voxels. `phantom` for the synthetic volume. "
-        "`{data_dir}` is replaced by `data_dir`.",
+        description="a TIFF stack, a folder of TIFF or PNG sections, `FILE.h5:/DATASET` or a .npy file; or what is "
+        "used in place, on disk or at `s3://BUCKET/PREFIX`: a Zarr or OME-Zarr, an N5, a precomputed volume of "
+        "Neuroglancer. Of these, Snakemake sees the metadata on disk and nothing of a bucket: if voxels change, or "
+        "anything in a bucket, delete the volume.json. A pyramid is its full resolution; `FOLDER/1`, `FOLDER/s1` or "
+        "`FOLDER/KEY` is a coarser level, for a network that learnt from such voxels. `phantom` for the synthetic "
+        "volume. `{data_dir}` is replaced by `data_dir`.",
     )
     labels: str | None = Field(None, description="likewise; of the same shape as the image")
     sections: Span | None = Field(
@@ -84,9 +86,9 @@ class Volume(Model):
         None,
         min_length=1,
         description="the part to predict: blocks that meet a voxel of this volume that is not 0. An address like that "
-        "of the image (of a Zarr: if its voxels change, delete the allocated.json); of any resolution, so that an axis "
-        "with half as many voxels has voxels twice as long. It covers the whole image, also where `sections` uses a "
-        "part of it",
+        "of the image (of one that is used in place: if its voxels change, or anything in a bucket, delete the "
+        "allocated.json); of any resolution, so that an axis with half as many voxels has voxels twice as long. It "
+        "covers the whole image, also where `sections` uses a part of it",
     )
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 import unetpipe
@@ -27,9 +26,10 @@ from unetpipe.data.instances import Instances
 from unetpipe.data.slabs import Entry, Part, copy, measure, open_record, sample
 from unetpipe.data.sources import Source, file_of, open_source
 from unetpipe.data.sources.contract import VoxelSize, some
-from unetpipe.data.sources.zarr import ZarrSource
+from unetpipe.data.sources.in_place import InPlaceSource
 from unetpipe.errors import UserError
 from unetpipe.files import digest_of
+from unetpipe.storage import is_remote
 from unetpipe.volume import IGNORE, LEVEL, VolumeFile, layout
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,6 @@ def ingest(
     volume.unlink(missing_ok=True)
     _refuse_own_stores([image, *([labels] if labels else [])], [image_store, labels_store])
     with ExitStack() as stack:
-        stack.enter_context(zarr.config.set({"async.concurrency": cores, "threading.max_workers": cores}))
         use_threads(cores)
         grey = stack.enter_context(open_source(image, cores))
         truth = stack.enter_context(open_source(labels, cores)) if labels else None
@@ -95,7 +94,7 @@ def ingest(
         size_nm = known_nm or (1.0, 1.0, 1.0)
         origin_nm = (grey.origin_nm[0] + first * size_nm[0], *grey.origin_nm[1:])
         part = Part(first, (end - first, *grey.shape[1:]), size_nm, origin_nm)
-        in_place = isinstance(grey, ZarrSource)
+        in_place = isinstance(grey, InPlaceSource)
         labelled = None if annotated is None else Annotated(annotated, part.shape)
         rule = Classes(label_values, ignore) if instances is None else Instances(list(label_values), instances)
 
@@ -117,7 +116,7 @@ def ingest(
         }
         record = open_record(volume.parent / "progress", key, stores, part)
 
-        if isinstance(grey, ZarrSource):
+        if isinstance(grey, InPlaceSource):
             address, image_digest = grey.array_address, listing
             entries = sample(grey, part, record, range, cores)
         else:
@@ -172,6 +171,8 @@ def ingest(
 def _refuse_own_stores(addresses: Sequence[str], stores: Sequence[Path]) -> None:
     """UserError if an input lies in a store that would be wiped for the output."""
     for address in addresses:
+        if is_remote(address):
+            continue
         path = file_of(address).resolve()
         for store in stores:
             if path.is_relative_to(store.resolve()):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from unetpipe.arrays import open_array, shard_name
 from unetpipe.data.sources import Source
 from unetpipe.data.sources.contract import VoxelSize
-from unetpipe.data.sources.zarr import ZarrSource
+from unetpipe.data.sources.in_place import InPlaceSource
 from unetpipe.data.statistics import mean_and_std, patches
 from unetpipe.grid import Shape
 from unetpipe.progress import Record
@@ -112,7 +112,7 @@ def copy(
 
 
 def sample(
-    source: ZarrSource, part: Part, record: Record, grey_range: Sequence[float] | None, threads: int
+    source: InPlaceSource, part: Part, record: Record, grey_range: Sequence[float] | None, threads: int
 ) -> list[Entry]:
     """Measure ``part`` of a Zarr where it lies; only the chunks under the patches are read.
 
@@ -122,7 +122,7 @@ def sample(
         As :func:`copy` gives them, without digests.
     """
     # Slabs end where chunks end, so that no chunk is read twice along z.
-    depth = min(source.array.chunks[0], _MOST_SECTIONS)
+    depth = min(source.array.chunk[0], _MOST_SECTIONS)
     first, last = part.first, part.first + part.shape[0]
     with ThreadPoolExecutor(threads) as pool:
 

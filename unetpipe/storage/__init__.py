@@ -6,12 +6,13 @@ whole objects: shards, metadata, records of progress.
 
 import functools
 import posixpath
+from collections.abc import Iterator
 from pathlib import Path
 
 from unetpipe.storage.contract import Entry, Folder
 from unetpipe.storage.local import LocalFolder
 
-__all__ = ["Entry", "Folder", "LocalFolder", "folder_at", "is_remote", "join", "parent"]
+__all__ = ["Entry", "Folder", "LocalFolder", "above", "folder_at", "is_remote", "join", "parent"]
 
 _S3 = "s3://"
 
@@ -51,3 +52,15 @@ def join(address: str, *names: str) -> str:
 def parent(address: str) -> str:
     """The address of the folder in which ``address`` lies."""
     return posixpath.dirname(address.rstrip("/")) if is_remote(address) else str(Path(address).parent)
+
+
+def above(address: str, most: int) -> Iterator[tuple[str, str]]:
+    """Up to ``most`` folders above ``address``, the nearest first, each with the name that ``address`` has in it."""
+    if not is_remote(address):
+        path = Path(address).absolute()
+        yield from ((str(folder), path.relative_to(folder).as_posix()) for folder in path.parents[:most])
+        return
+    scheme, _, rest = address.rstrip("/").partition("://")
+    parts = rest.split("/")
+    for count in range(1, min(most, len(parts) - 1) + 1):
+        yield f"{scheme}://{'/'.join(parts[:-count])}", "/".join(parts[-count:])

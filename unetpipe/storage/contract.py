@@ -78,8 +78,11 @@ class Folder(ABC):
         """Remove an object; nothing happens if there is none."""
 
     @abstractmethod
-    def entries(self, *, deep: bool = True) -> Iterator[Entry]:
-        """All objects below, in the order of their names; not those in folders below unless ``deep``."""
+    def entries(self, *, deep: bool = True, ordered: bool = True) -> Iterator[Entry]:
+        """All objects below, in the order of their names; not those in folders below unless ``deep``.
+
+        Unless ``ordered``, in any order: then memory does not grow with how many there are.
+        """
 
     @abstractmethod
     def clear(self) -> None:

@@ -98,10 +98,10 @@ class LocalFolder(Folder):
         """Remove an object; nothing happens if there is none."""
         (self.path / name).unlink(missing_ok=True)
 
-    def entries(self, *, deep: bool = True) -> Iterator[Entry]:
-        """All files below, folder by folder: memory is bounded by the largest one."""
+    def entries(self, *, deep: bool = True, ordered: bool = True) -> Iterator[Entry]:
+        """All files below, folder by folder: memory is bounded by the largest one, where they are ``ordered``."""
         if self.path.is_dir():
-            yield from _files(self.path, "", deep)
+            yield from _files(self.path, "", deep, ordered)
 
     def clear(self) -> None:
         """Remove the folder with all that is in it."""
@@ -114,12 +114,13 @@ class LocalFolder(Folder):
         return {"driver": "file", "path": f"{self.path.absolute()}/"}
 
 
-def _files(folder: Path, prefix: str, deep: bool) -> Iterator[Entry]:
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        name = prefix + entry.name
-        if entry.is_dir():
-            if deep:
-                yield from _files(Path(entry.path), f"{name}/", deep)
-        else:
-            status = entry.stat()
-            yield Entry(name, status.st_size, str(status.st_mtime_ns), status.st_mtime)
+def _files(folder: Path, prefix: str, deep: bool, ordered: bool) -> Iterator[Entry]:
+    with os.scandir(folder) as found:
+        for entry in sorted(found, key=lambda entry: entry.name) if ordered else found:
+            name = prefix + entry.name
+            if entry.is_dir():
+                if deep:
+                    yield from _files(Path(entry.path), f"{name}/", deep, ordered)
+            else:
+                status = entry.stat()
+                yield Entry(name, status.st_size, str(status.st_mtime_ns), status.st_mtime)

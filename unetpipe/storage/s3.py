@@ -142,7 +142,7 @@ class Bucket(Folder):
         with self._told(name):
             obstore.delete(self._store, self._key(name))
 
-    def entries(self, *, deep: bool = True) -> Iterator[Entry]:
+    def entries(self, *, deep: bool = True, ordered: bool = True) -> Iterator[Entry]:  # noqa: ARG002 – ordered anyway
         """All objects below; a listing that ends amid a page goes on from there."""
         start, last = len(self._key("")), None
         for attempt in range(1, _ATTEMPTS + 1):

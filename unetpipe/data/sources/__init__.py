@@ -1,47 +1,54 @@
 """Volumes as users have them, opened lazily behind one contract.
 
-An address is a TIFF stack, a folder of TIFF or PNG sections, ``FILE.h5:/DATASET``, a ``.npy`` file or a Zarr. The
-libraries that read them are imported when a file of theirs is opened.
+An address is a TIFF stack, a folder of TIFF or PNG sections, ``FILE.h5:/DATASET`` or a ``.npy`` file; or an array that
+is used in place: a Zarr, an OME-Zarr, an N5 or a precomputed volume of Neuroglancer, on disk or at
+``s3://BUCKET/PREFIX``. The libraries that read them are imported when a file of theirs is opened.
 """
 
 import difflib
-import os
-from pathlib import Path
+import itertools
+from pathlib import Path, PurePosixPath
 
 from unetpipe.data.sources.arrays import HDF5_SUFFIXES, Hdf5Source, NumpySource
-from unetpipe.data.sources.contract import PARENTS, ZARR_METADATA, Source, refusal, some
+from unetpipe.data.sources.contract import Source, refusal, some
 from unetpipe.data.sources.folder import PNG_SUFFIX, FolderSource, PngSource, section_files
 from unetpipe.data.sources.tiff import TIFF_SUFFIXES, TiffSource
 from unetpipe.errors import UserError
+from unetpipe.storage import LocalFolder, folder_at, is_remote
 
 __all__ = ["FORMS", "Source", "file_of", "missing", "open_source", "watched"]
 
-_ZARR = ("zarr.json", ".zarray", ".zgroup")
+IN_PLACE = "a Zarr, an N5 or a precomputed volume"
 
-FORMS = "a TIFF stack, a folder of TIFF or PNG sections, FILE.h5:/DATASET, a .npy file or a Zarr"
+FORMS = f"a TIFF stack, a folder of TIFF or PNG sections, FILE.h5:/DATASET, a .npy file, {IN_PLACE}"
+
+_FILES = (*TIFF_SUFFIXES, *HDF5_SUFFIXES, PNG_SUFFIX, ".npy")
 
 
 def file_of(address: str) -> Path:
-    """The file or folder of an address: ``FILE.h5`` of ``FILE.h5:/DATASET``."""
+    """The file or folder of a local address: ``FILE.h5`` of ``FILE.h5:/DATASET``."""
     return Path(address.partition(":/")[0])
 
 
 def watched(address: str) -> list[str]:
-    """The files whose change changes the volume at ``address``; of a Zarr, which can be of any size, the metadata.
+    """The files whose change changes the volume at ``address``; of one that is used in place, the metadata.
+
+    On S3 are none that Snakemake could look at.
 
     Raises
     ------
     UserError
         If there is a folder that holds no sections.
     """
+    if is_remote(address):
+        return []
     path = file_of(address)
     if not path.is_dir():
         return [str(path)]
-    if _is_zarr(path):
-        # Of an array in a pyramid, the voxel size lies above it.
-        above = path.absolute().parents[:PARENTS]
-        folders = [path, *(above if path.is_absolute() else map(Path, map(os.path.relpath, above)))]
-        return [str(folder / name) for folder in folders for name in ZARR_METADATA if (folder / name).is_file()]
+    from unetpipe.data.sources import in_place
+
+    if in_place.is_in_place(LocalFolder(path)):
+        return [str(file) for file in in_place.watched(path)]
     return [str(file) for file in section_files(address, path)]
 
 
@@ -58,8 +65,8 @@ def open_source(address: str, threads: int = 1) -> Source:
     UserError
         If there is no such file, if it is of another format or damaged, or has more than one value per voxel.
     """
-    if "://" in address:
-        raise refusal(address, "the address of a remote store", f"copy it here and give {FORMS}")
+    if is_remote(address):
+        return _open_remote(address)
     path, suffix = file_of(address), file_of(address).suffix.lower()
     if not path.exists():
         raise missing(f"the volume {address} was to be read", path)
@@ -93,21 +100,46 @@ def missing(asked: str, path: Path) -> UserError:
     return UserError(asked, what, f"mend the path; {folder} holds {some(names) or 'nothing'}")
 
 
-def _open_folder(address: str, folder: Path, threads: int) -> Source:
-    if _is_zarr(folder):
-        # Imports Zarr, which takes half a second.
-        from unetpipe.data.sources.zarr import ZarrSource
+def _open_remote(address: str) -> Source:
+    from unetpipe.data.sources import in_place
 
-        return ZarrSource(address, folder)
-    if folder.suffix.lower() == ".zarr":
+    kind = PurePosixPath(address.partition("://")[2].partition(":/")[0]).suffix
+    if kind.lower() in _FILES:
+        raise refusal(
+            address,
+            f"a {kind} file in a bucket, of which parts cannot be read",
+            f"copy it here, or convert it to {IN_PLACE}",
+        )
+    place = folder_at(address)
+    try:
+        if in_place.is_in_place(place):
+            return in_place.InPlaceSource(address)
+        names = [entry.name for entry in itertools.islice(place.entries(), 4)]
+    except OSError as error:
+        raise refusal(
+            address, f"it cannot be looked at ({error})", "see whether the storage answers, and allows it"
+        ) from None
+    if not names:
+        raise refusal(address, "there is nothing of that name", f"mend the address: of {IN_PLACE}")
+    raise refusal(
+        address,
+        f"no metadata of {IN_PLACE}; it holds {', '.join(names)}",
+        f"give the address of {IN_PLACE}; sections and other files copy here, or convert",
+    )
+
+
+def _open_folder(address: str, folder: Path, threads: int) -> Source:
+    # Imports TensorStore, which files of sections do not need.
+    from unetpipe.data.sources import in_place
+
+    if in_place.is_in_place(LocalFolder(folder)):
+        return in_place.InPlaceSource(address)
+    if folder.suffix.lower() in (".zarr", ".n5", ".precomputed"):
         names = sorted(entry.name for entry in folder.iterdir())
         raise refusal(
             address,
-            f"a folder without zarr.json, .zarray or .zgroup: no Zarr; it holds {some(names) or 'nothing'}",
-            "give an OME-Zarr 0.4 or 0.5, or a Zarr array of version 2 or 3; copy it again if it was not copied whole",
+            "a folder without zarr.json, .zarray, .zgroup, attributes.json or info of an array: no Zarr, N5 or "
+            f"precomputed volume; it holds {some(names) or 'nothing'}",
+            f"give {in_place.FORMATS}; copy it again if it was not copied whole",
         )
     return FolderSource(address, folder, threads)
-
-
-def _is_zarr(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in _ZARR)

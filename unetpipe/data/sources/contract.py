@@ -19,9 +19,6 @@ from unetpipe.grid import Shape, triple
 ZARR_METADATA = ("zarr.json", ".zarray", ".zgroup", ".zattrs")
 """Files of metadata, of a Zarr of version 2 or 3."""
 
-PARENTS = 3
-"""Folders above an array in a Zarr, in which the image that it is a level of is looked for."""
-
 VoxelSize = tuple[float, float, float]
 """Edge lengths of a voxel in nm, (z, y, x)."""
 

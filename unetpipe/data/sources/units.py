@@ -19,12 +19,14 @@ _NM = {
     "µm": 1e3,  # micro sign
     "\\u00b5m": 1e3,  # as ImageJ writes it in ASCII
     "micron": 1e3,
-    "microns": 1e3,
     "micrometer": 1e3,
     "micrometre": 1e3,
     "mm": 1e6,
     "millimeter": 1e6,
     "millimetre": 1e6,
+    "m": 1e9,
+    "meter": 1e9,
+    "metre": 1e9,
 }
 
 
@@ -32,7 +34,8 @@ def in_nm(lengths: Sequence[object], units: Sequence[object], *, positive: bool 
     """Three lengths (z, y, x) in nm; None unless all are numbers in known units, and ``positive`` if asked."""
     found = []
     for length, unit in zip(lengths, units, strict=True):
-        factor = _NM.get(str(unit).strip().lower())
+        name = str(unit).strip().lower()
+        factor = _NM.get(name) or _NM.get(name.removesuffix("s"))
         if factor is None or not isinstance(length, int | float | np.number):
             return None
         # Voxel sizes have few digits; what the conversion adds behind them is noise.
