@@ -24,12 +24,14 @@ class Annotated:
         self.boxes = [box_of(part, shape) for part in parts]
         self._shape = shape
 
-    def known(self, z: int) -> NDArray[np.bool_]:
-        """The voxels of the section ``z`` that were labelled: (y, x)."""
-        known = np.zeros(self._shape[1:], bool)
+    def known(self, z: int, low: int = 0, high: int | None = None) -> NDArray[np.bool_]:
+        """The voxels of the section ``z`` that were labelled: (y, x), of the rows from ``low`` to ``high``."""
+        rows = Region((z, low, 0), (z + 1, self._shape[1] if high is None else high, self._shape[2]))
+        known = np.zeros(rows.shape[1:], bool)
         for box in self.boxes:
-            if box.start[0] <= z < box.stop[0]:
-                known[box.slices[1:]] = True
+            start, stop = (max(low, box.start[1]), min(rows.stop[1], box.stop[1]))
+            if box.start[0] <= z < box.stop[0] and start < stop:
+                known[start - low : stop - low, box.slices[2]] = True
         return known
 
 

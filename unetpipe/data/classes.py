@@ -20,6 +20,9 @@ class Classes:
         Label values of voxels that are neither learnt nor scored.
     """
 
+    reach = 0
+    """Voxels around one that decide on its class."""
+
     def __init__(self, label_values: Mapping[str, Sequence[int]], ignore: Sequence[int]) -> None:
         index = {value: i for i, values in enumerate(label_values.values()) for value in values}
         index |= dict.fromkeys(ignore, IGNORE)

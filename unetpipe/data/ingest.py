@@ -1,12 +1,14 @@
 """From the files that a user has to a volume that the pipeline can read at any place, with all that is known of it.
 
-Sections are read in slabs as deep as a shard and written as whole shards: memory is bounded by one slab of eight
-sections, however many there are. A Zarr is used in place: of it, only samples are read for statistics.
+Sections are read in slabs as deep as a shard and written as whole shards. Memory is bounded, however many sections
+there are and however large: by bands of a slab, 8 x 1024 rows, or as many as 128 MB hold; where a format decodes
+sections only whole, also by one section, or as many as 512 MB hold. Arrays that can be read in parts (Zarr, N5,
+precomputed volumes) are used in place: of them, only samples are read for statistics.
 """
 
 import logging
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -23,7 +25,7 @@ from unetpipe.data.annotation import Annotated
 from unetpipe.data.classes import Classes, UndeclaredError
 from unetpipe.data.fit import Facts, misfits
 from unetpipe.data.instances import Instances
-from unetpipe.data.slabs import Entry, Part, copy, measure, open_record, sample
+from unetpipe.data.slabs import Entry, Grey, Part, copy, open_record, sample
 from unetpipe.data.sources import Source, file_of, open_source
 from unetpipe.data.sources.contract import VoxelSize, some
 from unetpipe.data.sources.in_place import InPlaceSource
@@ -121,12 +123,12 @@ def ingest(
             entries = sample(grey, part, record, range, cores)
         else:
             address = str(image_store / LEVEL)
-            entries = copy(grey, part, image_store, record, measure=partial(measure, grey_range=range))
+            entries = copy(grey, part, image_store, record, partial(Grey, part.shape[1:], range))
             image_digest = _digest(part, grey.dtype, entries)
         labels_digest, counts = None, None
         if truth is not None:
-            encode = _encoder(truth.address, rule, labelled, first)
-            encoded = copy(truth, part, labels_store, record, encode=encode, measure=_labelled)
+            encode = _Encoder(truth.address, rule, labelled, first)
+            encoded = copy(truth, part, labels_store, record, _Labelled, encode)
             labels_digest = _digest(part, np.dtype(np.uint8), encoded)
             counts = [count for entry in encoded for count in entry["labelled"]]
 
@@ -216,29 +218,42 @@ def _voxel_size(name: str, grey: Source, voxel_size_nm: Sequence[float] | None) 
     return grey.voxel_size_nm
 
 
-def _encoder(
-    address: str, rule: Classes | Instances, annotated: Annotated | None, first: int
-) -> Callable[[int, NDArray[Any]], NDArray[Any]]:
-    """Class indices of a section of the labels, given with its number there, of which ``first`` is the volume's 0."""
+class _Encoder:
+    """Class indices of the labels at ``address``, of which the section ``first`` is the volume's 0."""
 
-    def encode(z: int, section: NDArray[Any]) -> NDArray[Any]:
-        known = None if annotated is None else annotated.known(z - first)
+    def __init__(self, address: str, rule: Classes | Instances, annotated: Annotated | None, first: int) -> None:
+        self.reach = rule.reach
+        self._address, self._rule, self._annotated, self._first = address, rule, annotated, first
+
+    def __call__(self, z: int, low: int, rows: NDArray[Any]) -> NDArray[Any]:
+        """Those of the ``rows`` from ``low`` on of a section, given with its number in the labels."""
+        known = None
+        if self._annotated is not None:
+            known = self._annotated.known(z - self._first, low, low + len(rows))
         try:
-            return rule.encode(section, known)
+            return self._rule.encode(rows, known)
         except UndeclaredError as error:
             values = some(f"{value} ({count} voxels)" for value, count in error.counts.items())
             raise UserError(
-                f"the labels {address} were to be read, with the values {rule.description}",
+                f"the labels {self._address} were to be read, with the values {self._rule.description}",
                 f"section {z} has label values that belong to no class: {values}",
                 "add them to a class in `classes` or in the volume's `label_values`, or to `ignore`",
             ) from None
 
-    return encode
 
+class _Labelled:
+    """How many voxels of each section of class indices have a class."""
 
-def _labelled(voxels: NDArray[Any]) -> Entry:
-    """How many voxels of each section of class indices (z, y, x) have a class."""
-    return {"labelled": np.count_nonzero(voxels != IGNORE, axis=(1, 2)).tolist()}
+    def __init__(self) -> None:
+        self._counts: Any = 0
+
+    def add(self, low: int, voxels: NDArray[Any]) -> None:  # noqa: ARG002 – of all gauges
+        """Count those of a band, (z, y, x)."""
+        self._counts = self._counts + np.count_nonzero(voxels != IGNORE, axis=(1, 2))
+
+    def entry(self) -> Entry:
+        """``labelled``: one number for each section."""
+        return {"labelled": self._counts.tolist()}
 
 
 def _refuse_unlabelled(

@@ -29,9 +29,9 @@ class Instances:
 
     def __init__(self, classes: Sequence[str], settings: config.Instances) -> None:
         self._boundary, self._object = classes.index(settings.boundary), classes.index(settings.object)
-        self._reach, self._ignored = settings.reach, settings.ignore
+        self.reach, self._ignored = settings.reach, settings.ignore
         self.description = (
-            f"instances, {self._boundary} within {self._reach} of another and {self._object} elsewhere, "
+            f"instances, {self._boundary} within {self.reach} of another and {self._object} elsewhere, "
             f"ignore: {list(self._ignored)}"
         )
 
@@ -47,7 +47,7 @@ class Instances:
         # The least and the largest number nearby; what is no object has no part in either.
         least = np.where(objects, labels, labels.dtype.type(limits.max))
         largest = np.where(objects, labels, labels.dtype.type(limits.min))
-        for _ in range(self._reach):
+        for _ in range(self.reach):
             least, largest = _over_neighbours(np.minimum, least), _over_neighbours(np.maximum, largest)
         classes = np.full(labels.shape, self._boundary, np.uint8)
         classes[objects & (least == largest)] = self._object

@@ -29,10 +29,15 @@ class NumpySource(Source):
         shape = as_volume(address, array.shape)
         super().__init__(address, shape, array.dtype, None)
         self._array = array.reshape(shape)
+        self.rows_at_once = 1
 
     def read(self, first: int, end: int) -> NDArray[Any]:
         """The sections from ``first`` to ``end``, without ``end``."""
-        return np.array(self._array[first:end], self.dtype, order="C")
+        return self.read_rows(first, end, 0, self.shape[1])
+
+    def read_rows(self, first: int, end: int, low: int, high: int) -> NDArray[Any]:
+        """The rows from ``low`` to ``high`` of the sections from ``first`` to ``end``."""
+        return np.array(self._array[first:end, low:high], self.dtype, order="C")
 
     def listing(self) -> str:
         """SHA-256 over name, size and time of the file."""
@@ -66,14 +71,19 @@ class Hdf5Source(Source):
             size = np.ravel(item.attrs.get("element_size_um", ()))
             voxel_size_nm = in_nm(list(size), ["um"] * 3) if size.size == 3 else None
             super().__init__(address, as_volume(address, item.shape), item.dtype, voxel_size_nm)
+            self.rows_at_once = 1 if item.chunks is None else item.chunks[-2]
             self._dataset = item
             self._file = file
             stack.pop_all()
 
     def read(self, first: int, end: int) -> NDArray[Any]:
         """The sections from ``first`` to ``end``, without ``end``."""
+        return self.read_rows(first, end, 0, self.shape[1])
+
+    def read_rows(self, first: int, end: int, low: int, high: int) -> NDArray[Any]:
+        """The rows from ``low`` to ``high`` of the sections from ``first`` to ``end``."""
         try:
-            voxels = self._dataset[first:end] if self._dataset.ndim == 3 else self._dataset[()][None]
+            voxels = self._dataset[first:end, low:high] if self._dataset.ndim == 3 else self._dataset[low:high][None]
         except DECODING_ERRORS as error:
             raise refusal(
                 self.address, f"sections {first} to {end - 1} cannot be decoded ({error})", "write or copy it again"

@@ -4,7 +4,7 @@ import hashlib
 import struct
 import tokenize
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -58,6 +58,8 @@ class Source(ABC):
         None where the file does not tell.
     origin_nm:
         Where the centre of the first voxel lies, (z, y, x); 0 unless the file tells.
+    rows_at_once:
+        Rows of a section that are decoded together: all of them, unless the format allows less.
     """
 
     origin_nm: VoxelSize = (0.0, 0.0, 0.0)
@@ -71,6 +73,7 @@ class Source(ABC):
         self.shape = shape
         self.dtype: np.dtype[Any] = np.dtype(np.uint8) if dtype.kind == "b" else dtype.newbyteorder("=")
         self.voxel_size_nm = voxel_size_nm
+        self.rows_at_once = shape[1]
 
     @abstractmethod
     def read(self, first: int, end: int) -> NDArray[Any]:
@@ -83,6 +86,13 @@ class Source(ABC):
         UserError
             If the file does not hold what its metadata promise.
         """
+
+    def read_rows(self, first: int, end: int, low: int, high: int) -> NDArray[Any]:
+        """Of the same sections the rows from ``low`` to ``high``: (end - first, high - low, x).
+
+        Memory is bounded by these rows and :attr:`rows_at_once` of each section.
+        """
+        return self.read(first, end)[:, low:high]
 
     @abstractmethod
     def listing(self) -> str:
@@ -111,10 +121,21 @@ class SectionSource(Source):
 
     def read(self, first: int, end: int) -> NDArray[Any]:
         """The sections from ``first`` to ``end``, without ``end``."""
-        slab = np.empty((end - first, *self.shape[1:]), self.dtype)
+        return self._filled(first, end, self.shape[1], self.section)
+
+    def rows(self, z: int, low: int, high: int) -> NDArray[Any]:
+        """The rows from ``low`` to ``high`` of section ``z``: (y, x). Several threads may call it at once."""
+        return self.section(z)[low:high]
+
+    def read_rows(self, first: int, end: int, low: int, high: int) -> NDArray[Any]:
+        """The rows from ``low`` to ``high`` of the sections from ``first`` to ``end``."""
+        return self._filled(first, end, high - low, lambda z: self.rows(z, low, high))
+
+    def _filled(self, first: int, end: int, height: int, read: Callable[[int], NDArray[Any]]) -> NDArray[Any]:
+        slab = np.empty((end - first, height, self.shape[2]), self.dtype)
 
         def fill(z: int) -> None:
-            slab[z - first] = self.section(z)
+            slab[z - first] = read(z)
 
         with ThreadPoolExecutor(self.threads) as pool:
             list(pool.map(fill, range(first, end)))

@@ -65,9 +65,14 @@ class FolderSource(SectionSource):
         with _open_file(address, self._files[0]) as first:
             # A file of one section does not tell how far apart two sections are.
             super().__init__(address, (len(self._files), *first.shape[1:]), first.dtype, None)
+            self.rows_at_once = first.rows_at_once
 
     def section(self, z: int) -> NDArray[Any]:
         """Section ``z``: (y, x); UserError if it differs from the first one in shape or type."""
+        return self.rows(z, 0, self.shape[1])
+
+    def rows(self, z: int, low: int, high: int) -> NDArray[Any]:
+        """The rows from ``low`` to ``high`` of section ``z``, likewise."""
         file, first = self._files[z], self._files[0]
         with _open_file(self.address, file) as source:
             if source.shape != (1, *self.shape[1:]) or source.dtype != self.dtype:
@@ -77,8 +82,9 @@ class FolderSource(SectionSource):
                     f"{first.name} holds {self.shape[1:]} of {self.dtype}",
                     "sections of one volume have one shape and one type: mend this one, or move it elsewhere",
                 )
-            section: NDArray[Any] = source.read(0, 1)[0]
-            return section
+            whole = (low, high) == (0, self.shape[1])
+            rows: NDArray[Any] = (source.read(0, 1) if whole else source.read_rows(0, 1, low, high))[0]
+            return rows
 
     def listing(self) -> str:
         """SHA-256 over names, sizes and times of the sections."""

@@ -3,7 +3,7 @@
 import json
 import math
 import struct
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from unetpipe.errors import UserError
 from unetpipe.grid import Shape
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import tifffile
 
@@ -40,17 +40,28 @@ class TiffSource(SectionSource):
         with ExitStack() as stack:
             stack.callback(self.close)
             super().__init__(address, first.shape, first.dtype, first.voxel_size_nm)
+            self.rows_at_once = first.rows_at_once
             first.refuse_cut(first.shape[0] - 1)
             stack.pop_all()
 
     def section(self, z: int) -> NDArray[Any]:
         """Section ``z``: (y, x)."""
+        with self._file() as file:
+            return file.section(z)
+
+    def rows(self, z: int, low: int, high: int) -> NDArray[Any]:
+        """The rows from ``low`` to ``high`` of section ``z``: (y, x)."""
+        with self._file() as file:
+            return file.rows(z, low, high)
+
+    @contextmanager
+    def _file(self) -> "Iterator[_File]":
         try:
             file = self._idle.get_nowait()
         except Empty:
             file = _File(self.address, self._path)
         try:
-            return file.section(z)
+            yield file
         finally:
             self._idle.put(file)
 
@@ -105,6 +116,7 @@ class _File:
                     "write all sections to one file, one page each, such as with ImageJ: File > Save As > Tiff",
                 )
             self._tif = tif
+            self.rows_at_once = 1 if self._offset is not None else _rows_at_once(first)
             stack.pop_all()
 
     def section(self, z: int) -> NDArray[Any]:
@@ -118,6 +130,24 @@ class _File:
                 offset = self._offset + z * ny * nx * self._stored.itemsize
                 voxels = np.fromfile(self._path, self._stored, ny * nx, offset=offset)
             return voxels.reshape(ny, nx)
+        except DECODING_ERRORS as error:
+            raise self._refusal(f"section {z} cannot be decoded ({error})", _TRUNCATED) from None
+
+    def rows(self, z: int, low: int, high: int) -> NDArray[Any]:
+        """The rows from ``low`` to ``high`` of section ``z``: (y, x)."""
+        self.refuse_cut(z)
+        ny, nx = self.shape[1:]
+        try:
+            start = self._offset
+            if start is None:
+                page = self._page(z)
+                if not _is_raw(page.keyframe):
+                    return _decoded_rows(page, low, high)
+                start = page.dataoffsets[0]
+            else:
+                start += z * ny * nx * self._stored.itemsize
+            offset = start + low * nx * self._stored.itemsize
+            return np.fromfile(self._path, self._stored, (high - low) * nx, offset=offset).reshape(-1, nx)
         except DECODING_ERRORS as error:
             raise self._refusal(f"section {z} cannot be decoded ({error})", _TRUNCATED) from None
 
@@ -169,6 +199,48 @@ class _File:
         if str(self._path) != self._address:
             found = f"in {self._path.name}, {found}"
         return refusal(self._address, found, repair)
+
+
+def _is_raw(page: "tifffile.TiffPage") -> bool:
+    """Whether the rows of a page lie in the file one after the other, as they are."""
+    plain = page.compression == page.predictor == page.fillorder == page.samplesperpixel == 1
+    whole = page.dtype is not None and page.bitspersample == 8 * page.dtype.itemsize
+    return bool(plain and whole and page.is_contiguous)
+
+
+def _rows_at_once(page: "tifffile.TiffPage") -> int:
+    """Rows that are decoded together: those of a strip or tile."""
+    if _is_raw(page):
+        return 1
+    if page.imagedepth != 1 or page.samplesperpixel != 1 or page.jpegheader is not None:
+        return page.imagelength
+    return min(page.imagelength, page.tilelength if page.is_tiled else page.rowsperstrip)
+
+
+def _decoded_rows(page: Any, low: int, high: int) -> NDArray[Any]:
+    """The rows from ``low`` to ``high`` of a page, of which only the strips or tiles that hold them are decoded."""
+    key = page.keyframe
+    height, width = key.imagelength, key.imagewidth
+    if _rows_at_once(key) == height:
+        rows: NDArray[Any] = page.asarray(maxworkers=1).reshape(height, width)[low:high]
+        return rows
+    tall = key.tilelength if key.is_tiled else key.rowsperstrip
+    across = math.ceil(width / key.tilewidth) if key.is_tiled else 1
+    wanted = range(low // tall * across, math.ceil(high / tall) * across)
+    file = page.parent.filehandle
+    key.init_decode()
+    how = {"jpegtables": page.jpegtables} if page.jpegtables is not None else {}
+    found = np.empty((high - low, width), key.dtype)
+    for index in wanted:
+        data = None
+        if page.databytecounts[index]:
+            file.seek(page.dataoffsets[index])
+            data = file.read(page.databytecounts[index])
+        segment, (_, _, y, x, _), shape = key.decode(data, index, **how)
+        start, stop = max(low, y), min(high, y + shape[1], height)
+        here = found[start - low : stop - low, x : x + shape[2]]
+        here[...] = key.nodata if segment is None else segment[0, start - y : stop - y, : here.shape[1], 0]
+    return found
 
 
 def _promised_pages(tif: "tifffile.TiffFile") -> float:
