@@ -7,6 +7,7 @@ precomputed volumes) are used in place: of them, only samples are read for stati
 """
 
 import logging
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -30,7 +31,7 @@ from unetpipe.data.sources import Source, file_of, open_source
 from unetpipe.data.sources.contract import VoxelSize, some
 from unetpipe.data.sources.in_place import InPlaceSource
 from unetpipe.errors import UserError
-from unetpipe.files import digest_of
+from unetpipe.files import digest_of, replacing
 from unetpipe.storage import is_remote
 from unetpipe.volume import IGNORE, LEVEL, VolumeFile, layout
 
@@ -120,9 +121,10 @@ def ingest(
 
         if isinstance(grey, InPlaceSource):
             address, image_digest = grey.array_address, listing
+            extent = _write_extent(grey, volume.parent / "stored.npy")
             entries = sample(grey, part, record, range, cores)
         else:
-            address = str(image_store / LEVEL)
+            address, extent = str(image_store / LEVEL), None
             entries = copy(grey, part, image_store, record, partial(Grey, part.shape[1:], range))
             image_digest = _digest(part, grey.dtype, entries)
         labels_digest, counts = None, None
@@ -156,7 +158,7 @@ def ingest(
         missing_sections=absent,
         image_digest=image_digest,
         labels_digest=labels_digest,
-        extent=None,
+        extent=extent,
         source={
             "image": image,
             "labels": labels,
@@ -168,6 +170,17 @@ def ingest(
         },
         version=unetpipe.__version__,
     ).write(volume)
+
+
+def _write_extent(grey: InPlaceSource, path: Path) -> dict[str, Any] | None:
+    """What of an image is stored, for ``volume.json``; None for all of it."""
+    stored = grey.stored()
+    if stored is None or stored.count == math.prod(stored.grid):
+        path.unlink(missing_ok=True)
+        return None
+    with replacing(path) as temporary:
+        np.save(temporary, stored.bits)
+    return {"unit": stored.shard, "file": str(path)}
 
 
 def _refuse_own_stores(addresses: Sequence[str], stores: Sequence[Path]) -> None:

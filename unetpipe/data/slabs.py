@@ -19,8 +19,8 @@ from unetpipe.data.bands import MOST_BYTES, Rows, rows_of, rows_within
 from unetpipe.data.sources import Source
 from unetpipe.data.sources.contract import VoxelSize
 from unetpipe.data.sources.in_place import InPlaceSource
-from unetpipe.data.statistics import mean_and_std, patches
-from unetpipe.grid import Shape
+from unetpipe.data.statistics import mean_and_std, patches, patches_in
+from unetpipe.grid import Region, Shape
 from unetpipe.progress import Record
 from unetpipe.progress_bar import track
 from unetpipe.storage import folder_at
@@ -167,7 +167,9 @@ def _band(
 def sample(
     source: InPlaceSource, part: Part, record: Record, grey_range: Sequence[float] | None, threads: int
 ) -> list[Entry]:
-    """Measure ``part`` of a Zarr where it lies; only the chunks under the patches are read.
+    """Measure ``part`` of a source where it lies; only the chunks under the patches are read.
+
+    Where not all of a slab is stored, the patches lie in what is.
 
     Returns
     -------
@@ -177,11 +179,21 @@ def sample(
     # Slabs end where chunks end, so that no chunk is read twice along z.
     depth = min(source.array.chunk[0], _MOST_SECTIONS)
     first, last = part.first, part.first + part.shape[0]
+    stored = source.stored()
     with ThreadPoolExecutor(threads) as pool:
 
         def sample_slab(z: int) -> Entry:
             end = min((z // depth + 1) * depth, last)
-            boxes = [(slice(z, end), rows, columns) for rows, columns in patches(*part.shape[1:])]
+            places = patches(*part.shape[1:])
+            if stored is not None:
+                layers = stored.objects(Region((z, 0, 0), (end, *part.shape[1:])))
+                there: NDArray[np.bool_] = np.logical_or.reduce(layers, axis=0)
+                if not there.all():
+                    places = patches_in(there, stored.shard[1:], part.shape[1:])
+            if not places:
+                # As of a section without contrast.
+                return {"mean": [0.0] * (end - z), "std": [0.0] * (end - z)}
+            boxes = [(slice(z, end), rows, columns) for rows, columns in places]
             return measure_patches(list(pool.map(source.read_box, boxes)), grey_range)
 
         return _work_off("sample", [first, *range((first // depth + 1) * depth, last, depth)], sample_slab, record)

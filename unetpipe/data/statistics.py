@@ -30,15 +30,30 @@ def patches(ny: int, nx: int) -> list[tuple[slice, slice]]:
     return [(rows, columns) for rows in _intervals(ny) for columns in _intervals(nx)]
 
 
+def patches_in(there: NDArray[np.bool_], unit: Sequence[int], shape: Sequence[int]) -> list[tuple[slice, slice]]:
+    """Patches of a section of ``shape`` (y, x) of which only some parts, each of ``unit`` (y, x), are ``there``.
+
+    As many as :func:`patches` gives at most, one in the middle of a part; of more parts, evenly many are left out.
+    """
+    places = np.argwhere(there)
+    chosen = np.linspace(0, len(places) - 1, min(len(places), _PATCHES**2)).round().astype(int)
+    found = []
+    for place in places[chosen].tolist():
+        rows, columns = (_middle(i * n, min((i + 1) * n, size)) for i, n, size in zip(place, unit, shape, strict=True))
+        found.append((rows, columns))
+    return found
+
+
 def _intervals(size: int) -> list[slice]:
     count = min(_PATCHES, max(1, size // _LEAST_VOXELS))
     edges = [size * i // count for i in range(count + 1)]
-    found = []
-    for low, high in itertools.pairwise(edges):
-        length = min(high - low, _PATCH_VOXELS)
-        start = low + (high - low - length) // 2
-        found.append(slice(start, start + length))
-    return found
+    return [_middle(low, high) for low, high in itertools.pairwise(edges)]
+
+
+def _middle(low: int, high: int) -> slice:
+    length = min(high - low, _PATCH_VOXELS)
+    start = low + (high - low - length) // 2
+    return slice(start, start + length)
 
 
 def mean_and_std(values: Sequence[NDArray[Any]], grey_range: Sequence[float] | None) -> tuple[float, float]:
