@@ -30,6 +30,7 @@ include: "workflow/rules/build_engine.smk"
 include: "workflow/rules/certify.smk"
 include: "workflow/rules/allocate.smk"
 include: "workflow/rules/predict.smk"
+include: "workflow/rules/pyramid.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
 

@@ -13,7 +13,7 @@ import zarr
 from rates import allocate, made_up
 from stores import make_store
 
-from unetpipe.allocate import is_allocated, read_plan
+from unetpipe.allocate import is_allocated, read_levels, read_plan
 from unetpipe.config import Network
 from unetpipe.errors import UserError
 from unetpipe.files import read_json, write_json
@@ -105,6 +105,7 @@ def test_a_store_that_is_gone_is_made_again_and_its_record_forgotten(
         pytest.param(lambda path: path.write_text("{"), id="damaged"),
         pytest.param(lambda path: path.write_text(path.read_text().replace("uint8", "int8")), id="another type"),
         pytest.param(lambda path: (path.parents[1] / "zarr.json").unlink(), id="the group's"),
+        pytest.param(lambda path: (path.parents[1] / "1" / "zarr.json").unlink(), id="a level's"),
     ],
 )
 def test_metadata_that_are_lost_are_written_again_and_the_shards_kept(
@@ -125,7 +126,7 @@ def test_metadata_that_are_lost_are_written_again_and_the_shards_kept(
     assert not (tmp_path / "p" / "new").exists()
 
 
-@pytest.mark.parametrize("name", ["zarr.json", "0/zarr.json"], ids=["group", "array"])
+@pytest.mark.parametrize("name", ["zarr.json", "0/zarr.json", "1/zarr.json"], ids=["group", "array", "a level's"])
 @pytest.mark.parametrize(
     "metadata",
     [[], "ome", 5, None, {}, {"attributes": None}, {"attributes": 5}, {"node_type": "array", "zarr_format": 3}],
@@ -135,13 +136,13 @@ def test_metadata_that_are_json_and_nothing_else_are_put_in_place(
     metadata: Any, name: str, volume: Path, certificate: Path, tmp_path: Path
 ) -> None:
     allocated = run(volume, certificate, tmp_path / "p")
-    store, plan = Path(allocated["probability"]), read_plan(allocated)
+    store, levels = Path(allocated["probability"]), read_levels(allocated)
     before = (store / name).read_bytes()
     write_json(store / name, metadata)
-    assert not is_allocated(folder_at(store), plan, len(CLASSES))
+    assert not is_allocated(folder_at(store), levels, len(CLASSES))
     assert run(volume, certificate, tmp_path / "p") == allocated
     assert (store / name).read_bytes() == before
-    assert is_allocated(folder_at(store), plan, len(CLASSES))
+    assert is_allocated(folder_at(store), levels, len(CLASSES))
 
 
 @pytest.mark.parametrize(
@@ -303,7 +304,9 @@ def test_files_are_those_that_will_be_there(volume: Path, certificate: Path, tmp
     zarr.open_array(f"{allocated['probability']}/0", mode="r+")[...] = 7
     Record(folder / "progress").append("worker", {"name": "0.0.0"})
     write_json(folder / "job-0.json", {})
-    assert allocated["predicted"]["files"] == sum(path.is_file() for path in folder.rglob("*"))
+    of_levels = {f"{level.path}/zarr.json" for level in read_levels(allocated)[1:]}
+    files = [path for path in folder.rglob("*") if path.is_file() and "/".join(path.parts[-2:]) not in of_levels]
+    assert allocated["predicted"]["files"] == len(files)
 
 
 def test_of_a_part_of_a_volume_a_part_is_expected(volume: Path, certificate: Path, tmp_path: Path) -> None:

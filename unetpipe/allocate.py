@@ -11,14 +11,15 @@ from typing import Any, Literal
 import numpy as np
 
 import unetpipe
-from unetpipe import config, measure
-from unetpipe.arrays import METADATA, open_array
+from unetpipe import config, measure, ome
+from unetpipe.arrays import open_array
 from unetpipe.errors import UserError
 from unetpipe.files import write_json
 from unetpipe.forecast import Stored, forecast, told
 from unetpipe.grid import Geometry, Plan, Region, triple
 from unetpipe.handover import read_certificate
 from unetpipe.layout import Call, Layout, Limits
+from unetpipe.levels import LABEL_MAP, Level, levels_of
 from unetpipe.plan import choose, one_writer_per_shard
 from unetpipe.progress import Record, record_beside
 from unetpipe.selection import Selection, frame_of
@@ -45,6 +46,7 @@ def allocate(
     region: list[list[int]] | None = None,
     mask: str | None = None,
     mirror: Sequence[str] = (),
+    labels: bool = _DEFAULTS.labels,
     store: str | None = _DEFAULTS.store,
     absent: Literal["skip", "compute"] = _DEFAULTS.absent,
     most_batch: int = config.Engine().max_batch,
@@ -77,6 +79,8 @@ def allocate(
     mirror:
         Axes along which each tile is mirrored as well, z before y before x: a probability is the mean of the answers to
         all mirror images (:mod:`unetpipe.engines.mirrored`).
+    labels:
+        Whether there is to be a label map, which no voxel of the prediction depends on.
     store:
         The address of the folder for the store and its record of progress; that of ``allocated`` where None.
     absent:
@@ -141,10 +145,11 @@ def allocate(
     record = Record.open(record.place.address, key, on_change, what)
     done = bool(record.done())
     # What a prediction of other blocks left would never be overwritten.
-    left_over = selection.is_part and not done
+    left_over = selection.count < selection.total and not done
     if done:
         _refuse_shared_shards(probability, plan)
-    if left_over or not is_allocated(probability, plan, len(classes)):
+    levels = levels_of(plan.shape, source.voxel_size_nm, plan.chunk, plan.block)
+    if left_over or not is_allocated(probability, levels, len(classes)):
         if done and not any(probability.entries()):
             log.warning("the store %s is gone: its blocks are computed again", probability)
             record.forget()
@@ -152,7 +157,9 @@ def allocate(
             done = False
         elif done:
             log.warning(
-                "the metadata of %s are gone or damaged: they are written anew, its shards are kept", probability
+                "the metadata of %s are gone, damaged or those of other levels: they are written anew, its shards are "
+                "kept",
+                probability,
             )
         # Which shards are there, and whether they are those that are recorded, predict and fsck see by themselves.
         create(
@@ -164,7 +171,18 @@ def allocate(
             voxel_size_nm=source.voxel_size_nm,
             channels=classes,
             origin_nm=source.origin_nm,
+            coarser=levels[1:],
             keep_shards=done,
+        )
+    if not labels:
+        ome.remove_label_map(probability)
+    elif not is_label_map(probability, levels):
+        ome.create_label_map(
+            probability,
+            levels=levels,
+            voxel_size_nm=source.voxel_size_nm,
+            origin_nm=source.origin_nm,
+            classes=classes,
         )
     array = open_array(str(source.image))
     image = Stored(triple(array.shape), triple(array.chunk), array.dtype.itemsize, source.first_section)
@@ -176,6 +194,8 @@ def allocate(
             "volume_file": str(volume),
             "probability": probability.address,
             "array": LEVEL,
+            "levels": [asdict(level) for level in levels],
+            "labels": labels,
             "classes": classes,
             "key": json.loads(json.dumps(key)),
             "plan": {**asdict(plan), "kept_fraction": plan.kept_fraction, "blocks": math.prod(plan.block_counts)},
@@ -221,6 +241,16 @@ def read_plan(allocated: dict[str, Any]) -> Plan:
     return Plan(**shapes, batch=plan["batch"], geometry=geometry)
 
 
+def read_levels(allocated: dict[str, Any]) -> list[Level]:
+    """The levels in ``allocated.json``, the finest first."""
+    if "levels" not in allocated:
+        # An earlier version made one.
+        plan = read_plan(allocated)
+        return [Level(0, plan.shape, (1, 1, 1), (1, 1, 1), plan.chunk, plan.block)]
+    names = ("shape", "factors", "scale", "chunk", "shard")
+    return [Level(level["number"], *(triple(level[name]) for name in names)) for level in allocated["levels"]]
+
+
 def read_mirror(allocated: Mapping[str, Any]) -> tuple[str, ...]:
     """The axes, in ``allocated.json``, along which each tile is mirrored as well."""
     return tuple(allocated["key"].get("mirror", ()))
@@ -234,19 +264,27 @@ def _refuse_shared_shards(store: Folder, plan: Plan) -> None:
     one_writer_per_shard(plan.block, array.shard[1:])
 
 
-def is_allocated(store: Folder, plan: Plan, channels: int) -> bool:
-    """Whether the metadata of ``store`` are those of an empty prediction by ``plan``."""
+def is_allocated(store: Folder, levels: Sequence[Level], channels: int) -> bool:
+    """Whether the metadata of ``store`` are those of an empty prediction with ``levels``."""
+    return _is_image(store, levels, (channels,), 0)
+
+
+def is_label_map(store: Folder, levels: Sequence[Level]) -> bool:
+    """Whether ``store`` has the metadata of a label map with ``levels``."""
+    return LABEL_MAP in ome.labels_of(store) and _is_image(store.below(LABEL_MAP), levels, (), ome.NOTHING)
+
+
+def _is_image(place: Folder, levels: Sequence[Level], channels: tuple[int, ...], fill: int) -> bool:
     try:
-        group = json.loads(store.read(METADATA))
-        array = open_array(store.below(LEVEL).address)
-    except (UserError, FileNotFoundError, ValueError):
+        (image,) = ome.read(place)["multiscales"]
+        paths = [dataset["path"] for dataset in image["datasets"]]
+        arrays = [open_array(place.below(level.path).address) for level in levels]
+    except (UserError, KeyError, TypeError, ValueError):
         return False
-    return (
-        isinstance(group, dict)
-        and isinstance(attributes := group.get("attributes"), dict)
-        and "ome" in attributes
-        and array.dtype == np.uint8
-        and array.fill_value == 0
-        and array.shape == (channels, *plan.shape)
-        and array.shard == (channels, *plan.block)
+    return paths == [level.path for level in levels] and all(
+        array.dtype == np.uint8
+        and array.fill_value == fill
+        and array.shape == (*channels, *level.shape)
+        and array.shard == (*channels, *level.shard)
+        for array, level in zip(arrays, levels, strict=True)
     )

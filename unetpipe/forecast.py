@@ -31,7 +31,7 @@ def forecast(layout: Layout, image: Stored, wanted: int) -> dict[str, Any]:
     """What to expect of a prediction of ``wanted`` blocks of ``layout``, as JSON data.
 
     Bytes are those of voxels: what is decoded to be read, and what is encoded to be written. Files are those of the
-    store (one a block, and its metadata) and of the record.
+    store (one a block, and its metadata) and of the record. The coarser levels, which are made of it, are left out.
     """
     plan, rate = layout.plan, layout.rate
     blocks = math.prod(plan.block_counts)

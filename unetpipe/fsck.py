@@ -22,8 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from unetpipe.allocate import is_allocated, read_plan
+from unetpipe.allocate import is_allocated, read_levels, read_plan
 from unetpipe.arrays import METADATA, open_array
+from unetpipe.coverage import Coverage
 from unetpipe.errors import UserError
 from unetpipe.grid import AXES, Block, triple
 from unetpipe.handover import read_allocated, store_of
@@ -107,6 +108,7 @@ class Store:
         self.description = read_allocated(self.allocated)
         self.plan = read_plan(self.description)
         self.selection = Selection.read(self.description)
+        self.levels = read_levels(self.description)
         self.store = folder_at(store_of(self.allocated, self.description))
         self.record = record_beside(self.store.address)
         if self.record.key() != self.description["key"]:
@@ -127,7 +129,7 @@ class Store:
         except UserError:
             found = "is gone" if self.array.size(METADATA) is None else "cannot be read"
         else:
-            if is_allocated(self.store, self.plan, shape[0]):
+            if is_allocated(self.store, self.levels, shape[0]):
                 return
             found = (
                 f"or that of the group above it, is not that of this prediction: an array of {array.shape} voxels "
@@ -174,11 +176,13 @@ class Store:
         return _in_threads(lambda block: self.look(block, recorded.get(block.name)), blocks)
 
     def strays(self) -> Iterator[Finding]:
-        """Files that are no shard of a wanted block."""
+        """Files that are no shard of a wanted block, nor of what is made of wanted blocks."""
+        coverage, labels = Coverage(self.plan, self.selection), self.description.get("labels", False)
         shards = self.array.address.removeprefix(f"{self.store.address}/") + "/"
         for name in (entry.name for entry in self.store.entries()):
             block = self.block(name.split("/")[-3:])
-            if name.rpartition("/")[2] != METADATA and (block is None or name != shards + block.shard):
+            ours = name.rpartition("/")[2] == METADATA or (block is not None and name == shards + block.shard)
+            if not ours and not coverage.is_made_of(name, self.levels, labels=labels):
                 left = "a temporary file that a writer has left: a repair deletes it"
                 kind = left if TEMPORARY.search(name) else "no shard, so no repair touches it: delete it by hand"
                 yield Finding("orphaned", name, self.store.where(name), kind)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 import unetpipe
 from unetpipe.errors import UserError
@@ -37,6 +37,15 @@ class _Plan(BaseModel):
     batch: int
     geometry: _Geometry
     blocks: int
+
+
+class _Level(BaseModel):
+    number: int
+    shape: _Triple
+    factors: _Triple
+    scale: _Triple
+    chunk: _Triple
+    shard: _Triple
 
 
 class _Mask(BaseModel):
@@ -72,6 +81,9 @@ class _Allocated(BaseModel):
     volume_file: str
     probability: str
     array: str
+    # An earlier version made one level, and no label map.
+    levels: list[_Level] = Field(default=[], min_length=1)
+    labels: bool = False
     classes: list[str]
     key: _Key
     plan: _Plan

@@ -13,16 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
-from zarr.codecs import ZstdCodec
-from zarr.storage import MemoryStore
 
-from unetpipe.arrays import METADATA, Array, encode, open_array, read_metadata, shard_name, threads_in_use
+from unetpipe import ome
+from unetpipe.arrays import Array, encode, open_array, read_metadata, shard_name, threads_in_use
 from unetpipe.errors import UserError
 from unetpipe.extent import Extent
 from unetpipe.files import read_json, write_json
 from unetpipe.grid import Region, Shape, triple
+from unetpipe.levels import Level
 from unetpipe.storage import Folder, folder_at
 
 LEVEL = "0"
@@ -242,67 +241,60 @@ def create(
     voxel_size_nm: Sequence[float],
     channels: Sequence[str] | None = None,
     origin_nm: Sequence[float] = (0.0, 0.0, 0.0),
+    coarser: Sequence[Level] = (),
     keep_shards: bool = False,
 ) -> None:
-    """A new OME-Zarr 0.5 group in ``place`` with one empty array; what was there is gone.
+    """A new OME-Zarr 0.5 group in ``place`` with an empty array for each level; what was there is gone.
 
     Parameters
     ----------
     shape, chunk, shard:
-        Along (z, y, x), or (c, z, y, x) where ``channels`` are given.
+        Of the finest level, along (z, y, x), or (c, z, y, x) where ``channels`` are given.
     voxel_size_nm, origin_nm:
         Along (z, y, x).
     channels:
         Their names.
+    coarser:
+        The other levels, from the finest to the coarsest: their voxels are means.
     keep_shards:
         Write the metadata alone, for shards that are there.
     """
-    axes: list[dict[str, str]] = [{"name": name, "type": "space", "unit": "nanometer"} for name in "zyx"]
-    scale, translation = list(map(float, voxel_size_nm)), list(map(float, origin_nm))
+    first: list[dict[str, str]] = []
     attributes: dict[str, Any] = {}
     if channels is not None:
-        axes = [{"name": "c", "type": "channel"}, *axes]
-        scale, translation = [1.0, *scale], [0.0, *translation]
+        first = [{"name": "c", "type": "channel"}]
         attributes["omero"] = {
             "channels": [
                 {"label": name, "color": "FFFFFF", "window": {"min": 0, "max": 255, "start": 0, "end": 255}}
                 for name in channels
             ]
         }
-    attributes |= {
-        "version": "0.5",
-        "multiscales": [
-            {
-                "name": Path(place.address).stem,
-                "axes": axes,
-                "datasets": [
-                    {
-                        "path": LEVEL,
-                        "coordinateTransformations": [
-                            {"type": "scale", "scale": scale},
-                            {"type": "translation", "translation": translation},
-                        ],
-                    }
-                ],
-            }
-        ],
-    }
-    content: dict[str, Any] = {}
-    group = zarr.create_group(MemoryStore(content), attributes={"ome": attributes}, zarr_format=3)
-    group.create_array(
-        LEVEL,
-        shape=tuple(shape),
-        dtype=dtype,
-        chunks=tuple(chunk),
-        shards=tuple(shard),
-        compressors=ZstdCodec(level=3),
-        dimension_names=[axis["name"] for axis in axes],
-    )
+    axes = [*first, *({"name": name, "type": "space", "unit": "nanometer"} for name in "zyx")]
+    image = {"name": Path(place.address).stem, **({"type": "mean"} if coarser else {})}
+    datasets = [ome.dataset(LEVEL, len(axes), voxel_size_nm, origin_nm)]
+    datasets += [
+        ome.dataset(
+            level.path, len(axes), level.voxel_size_nm(voxel_size_nm), level.origin_nm(voxel_size_nm, origin_nm)
+        )
+        for level in coarser
+    ]
+    content = ome.group({**attributes, "multiscales": [{**image, "axes": axes, "datasets": datasets}]})
+    names = [axis["name"] for axis in axes]
+    content |= ome.array(LEVEL, shape, chunk, shard, dtype=dtype, names=names)
+    # A chunk is of one channel, a shard has all of them.
+    whole, one = ([], []) if channels is None else ([len(channels)], [1])
+    for level in coarser:
+        content |= ome.array(
+            level.path,
+            [*whole, *level.shape],
+            [*one, *level.chunk],
+            [*whole, *level.shard],
+            dtype=dtype,
+            names=names,
+        )
     if not keep_shards:
         place.clear()
-    # The group last: without its metadata, the whole is none.
-    for name in sorted(content, key=lambda name: name == METADATA):
-        place.write(name, content[name].to_bytes())
+    ome.write(place, content)
 
 
 def layout(shape: Sequence[int]) -> tuple[Shape, Shape]:

@@ -11,6 +11,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from PIL import Image
 
+from unetpipe.colours import colours
 from unetpipe.report import pictures
 
 PLANES = arrays(np.uint8, st.tuples(st.integers(1, 20), st.integers(1, 20)))
@@ -50,5 +51,5 @@ def test_weights_run_from_dark_to_bright() -> None:
 
 @pytest.mark.parametrize("count", [2, 6, 7, 254])
 def test_no_two_classes_share_a_colour(count: int) -> None:
-    found = pictures.colours([f"c{number}" for number in range(count)])
+    found = colours(count)
     assert len({*found, pictures.WRONG, pictures.IGNORED}) == count + 2

@@ -23,7 +23,7 @@ SMALL: dict[str, Any] = {
     "augment": {"samples": 16, "tile": [104, 104], "border_class": "membrane"},
     "train": {"steps": 60, "batch": 2, "validate_every": 30, "checkpoint_every": 20, "threads": 1},
     "engine": {"precision": "fp32"},
-    "predict": {"workers": 1},
+    "predict": {"workers": 1, "labels": True},
 }
 
 

@@ -34,6 +34,12 @@ def test_the_run_leaves_what_the_design_says(small_run: Path) -> None:
     assert probability.shape == (2, 3, 128, 128)
     total = probability[...].astype(int).sum(axis=0)
     assert np.abs(total - 255).max() <= 1, "the probabilities of a voxel add up to one"
+    labels = zarr.open_array(
+        results / "predictions" / "test" / "probability.zarr" / "labels" / "classes" / "0", mode="r"
+    )
+    np.testing.assert_array_equal(labels[...], probability[...].argmax(axis=0))
+    made = json.loads((results / "predictions" / "test" / "pyramid.json").read_text())
+    assert (len(made["levels"]), made["labels"]) == (1, "labels/classes")
     assert (results / "report.html").stat().st_size > 10_000
     assert (results / "logs" / "train.log").read_text().strip()
 
@@ -71,12 +77,21 @@ def test_every_file_that_a_job_makes_is_asked_for_but_the_phantom(tmp_path: Path
     [
         pytest.param(
             ["predictions/test/allocated.json", "predictions/test/probability.zarr"],
-            {"allocate": 1, "predict": 1, "evaluate": 1, "report": 1, "all": 1},
+            {"allocate": 1, "predict": 1, "pyramid": 1, "evaluate": 1, "report": 1, "all": 1},
             id="a plan and its store",
         ),
         pytest.param(
             ["engine/auto-fp32/candidates.json"],
-            {"build_engine": 1, "certify": 1, "allocate": 2, "predict": 2, "evaluate": 2, "report": 1, "all": 1},
+            {
+                "build_engine": 1,
+                "certify": 1,
+                "allocate": 2,
+                "predict": 2,
+                "pyramid": 2,
+                "evaluate": 2,
+                "report": 1,
+                "all": 1,
+            },
             id="the engines that were built",
         ),
     ],
@@ -99,7 +114,7 @@ def test_a_new_volume_runs_its_own_jobs_alone(small_run: Path, settings: dict[st
     # First of all: no other volume may depend on its place.
     settings["volumes"] = {"new": {"role": "predict", "image": str(small_run / "new.tif")}} | settings["volumes"]
     result = call(small_run, "--dry-run", "--configfile", write(small_run, settings, "more.yaml"))
-    assert jobs(result.stdout) == {"ingest": 1, "allocate": 1, "predict": 1, "report": 1, "all": 1}
+    assert jobs(result.stdout) == {"ingest": 1, "allocate": 1, "predict": 1, "pyramid": 1, "report": 1, "all": 1}
 
 
 def test_a_model_needs_no_training(small_run: Path, settings: dict[str, Any], tmp_path: Path) -> None:

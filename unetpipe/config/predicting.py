@@ -26,6 +26,11 @@ class Predict(Model):
         description="axes along which each tile is mirrored as well, such as `[y, x]`, and z with a 3D network: a "
         "probability is the mean of the network's answers to all mirror images, and each axis doubles what that costs",
     )
+    labels: bool = Field(
+        False,
+        description="whether to make a label map beside the probabilities, `labels/classes` in the same OME-Zarr: the "
+        "index of the most likely class of each voxel, 255 where nothing was predicted. May be changed at any time",
+    )
     store: Annotated[str, Field(min_length=1)] | None = Field(
         None,
         description="where predictions go, with their records of progress: a folder, or `s3://BUCKET/PREFIX`, to which "

@@ -1,43 +1,21 @@
 """Voxels as PNG pictures within the page: grey values, classes as transparent overlays, weights."""
 
 import base64
-import colorsys
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-Colour = tuple[int, int, int]
+from unetpipe.colours import Colour
 
 WRONG: Colour = (213, 94, 0)
 """Voxels whose class is wrong; no class has this colour."""
 
 IGNORED: Colour = (128, 128, 128)
 """Voxels that are not scored."""
-
-# The palette of Okabe and Ito ("Color universal design", 2008), which remains distinct for the colour blind, without
-# black and without the colour of errors.
-_PALETTE: tuple[Colour, ...] = (
-    (0, 158, 115),
-    (230, 159, 0),
-    (86, 180, 233),
-    (204, 121, 167),
-    (240, 228, 66),
-    (0, 114, 178),
-)
-
-
-def colours(classes: Sequence[str]) -> list[Colour]:
-    """A colour for each class."""
-    found = list(_PALETTE[: len(classes)])
-    for index in range(len(found), len(classes)):
-        # Steps of the golden section never come back to a hue.
-        red, green, blue = colorsys.hsv_to_rgb(0.618034 * index % 1, 0.65, 0.9)
-        found.append((round(255 * red), round(255 * green), round(255 * blue)))
-    return found
 
 
 def grey(values: NDArray[np.uint8]) -> str:

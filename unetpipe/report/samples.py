@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from unetpipe.arrays import open_array
+from unetpipe.colours import Colour
 from unetpipe.data.samples import SamplesFile
 from unetpipe.report import pictures
 from unetpipe.volume import IGNORE
@@ -33,7 +34,7 @@ class SamplePicture:
     highest_weight: float
 
 
-def sample_pictures(samples: SamplesFile, paint: Mapping[int, pictures.Colour]) -> Sequence[SamplePicture]:
+def sample_pictures(samples: SamplesFile, paint: Mapping[int, Colour]) -> Sequence[SamplePicture]:
     """At most four training samples, evenly spread; large ones are thinned, not cut.
 
     Parameters

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unetpipe.arrays import open_array
+from unetpipe.colours import Colour, colours
 from unetpipe.grid import Region
 from unetpipe.metrics.confusion import most_likely
 from unetpipe.report import pictures
@@ -67,7 +68,7 @@ class Gallery:
     """Crops by volume, and what the colours mean."""
 
     crops: Mapping[str, Sequence[Crop]]
-    paint: Mapping[int, pictures.Colour]
+    paint: Mapping[int, Colour]
     """Colours by the index of the class; the most frequent one has none."""
     colours: Mapping[str, str]
     """The same by name, as CSS writes them."""
@@ -112,8 +113,8 @@ def gallery(
         volume.name: [_read(volume, allocated[volume.name], z, edge) for z in chosen[volume.name]] for volume in shown
     }
     background = _most_frequent(voxels, len(classes))
-    colours = pictures.colours([name for index, name in enumerate(classes) if index != background])
-    paint = dict(zip((index for index in range(len(classes)) if index != background), colours, strict=True))
+    painted = [index for index in range(len(classes)) if index != background]
+    paint = dict(zip(painted, colours(len(painted)), strict=True))
     return Gallery(
         crops={
             volume.name: [_draw(item, volume, paint, len(classes)) for item in voxels[volume.name]] for volume in shown
@@ -170,7 +171,7 @@ def _most_frequent(voxels: Mapping[str, Sequence[_Voxels]], classes: int) -> int
     return int(counts.argmax())
 
 
-def _draw(item: _Voxels, volume: VolumeFile, paint: Mapping[int, pictures.Colour], classes: int) -> Crop:
+def _draw(item: _Voxels, volume: VolumeFile, paint: Mapping[int, Colour], classes: int) -> Crop:
     where = f"section {item.section} of {volume.name}"
     image = Panel("Image", f"Grey values of {where}", "image")
     predicted = Panel("Prediction", f"Predicted classes of {where}", "over", pictures.overlay(item.predicted, paint))

@@ -30,6 +30,7 @@ rule allocate:
         region=region,
         mask=lambda wildcards: SETTINGS.volumes[wildcards.volume].mask,
         mirror=list(SETTINGS.predict.mirror_axes),
+        labels=SETTINGS.predict.labels,
         store=store,
         absent=SETTINGS.predict.absent,
         version=__version__,

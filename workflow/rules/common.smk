@@ -94,7 +94,8 @@ def intermediate_files():
     model = [f"{RESULTS}/model/{name}" for name in ("model.onnx", "model.json")]
     quantized = [f"{RESULTS}/model/quantized", f"{RESULTS}/model/quantized.json"] if LOWER_PRECISIONS else []
     engine = [f"{ENGINE}/{name}" for name in ("candidates.json", "engine", "build.json", "certificate.json")]
-    predicted = [f"{RESULTS}/predictions/{name}/{file}.json" for name in PREDICTED for file in ("allocated", "job-0")]
+    files = ("allocated", "job-0", "pyramid")
+    predicted = [f"{RESULTS}/predictions/{name}/{file}.json" for name in PREDICTED for file in files]
     scores = [f"{RESULTS}/scores/{name}.json" for name in SCORED]
     return [*volume_files(*SETTINGS.volumes), *trained, *model, *quantized, *engine, *predicted, *scores]
 
