@@ -114,6 +114,9 @@ def test_a_preview_is_a_part_of_the_whole_and_is_kept(run: Settings) -> None:
     assert wanted[REGION.slices].all()
     np.testing.assert_array_equal(part, np.where(wanted, whole, 0))
     assert f"{found.blocks} computed (" in str(found)
+    # It is looked at from afar first.
+    made = read_json(found.store.parent / "pyramid.json")
+    assert [level["shape"] for level in made["levels"]] == [level["shape"] for level in allocated["levels"]]
 
     again = make(run)
     assert (again.blocks, again.computed) == (found.blocks, 0)

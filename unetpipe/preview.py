@@ -17,6 +17,7 @@ from unetpipe.files import read_json
 from unetpipe.grid import AXES, Geometry, Region
 from unetpipe.handover import read_allocated, read_certificate
 from unetpipe.predict import predict
+from unetpipe.pyramid import pyramid
 from unetpipe.volume import VolumeFile
 
 RESULTS = Path("results")
@@ -125,6 +126,7 @@ def preview(settings: Settings, name: str, region: Region, *, workers: int | Non
         region=region.spans,
         mirror=settings.predict.mirror_axes,
         absent=settings.predict.absent,
+        labels=settings.predict.labels,
         most_batch=settings.engine.max_batch,
         workers=workers,
         memory_mb=settings.predict.memory_mb,
@@ -141,6 +143,7 @@ def preview(settings: Settings, name: str, region: Region, *, workers: int | Non
         grace_seconds=settings.predict.grace_seconds,
         patience_seconds=settings.predict.patience_seconds,
     )
+    pyramid(allocated, [done], folder / "pyramid.json", workers=workers, cores=cores)
     description, facts = read_allocated(allocated), read_json(done)
     return Preview(
         store=Path(description["probability"]),

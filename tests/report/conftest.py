@@ -23,6 +23,7 @@ from unetpipe.files import read_json, write_json
 from unetpipe.grid import Region
 from unetpipe.metrics.streaming import Cut, Task, Totals, count
 from unetpipe.metrics.summary import summary
+from unetpipe.pyramid import pyramid
 from unetpipe.volume import IGNORE, Image, VolumeFile, read_labels
 
 MakeRun = Callable[..., dict[str, Any]]
@@ -60,7 +61,7 @@ def make(
     """Leave a run in ``place``; gives the arguments of ``report``. ``whole``: sections are scored in one piece."""
     folder = place / "results" / name
     entries: dict[str, Any] = {}
-    given: dict[str, Any] = {kind: [] for kind in ("volumes", "allocated", "predictions")}
+    given: dict[str, Any] = {kind: [] for kind in ("volumes", "allocated", "predictions", "pyramids")}
     given |= engine(folder, "validate" in volumes.values(), trained, classes)
     to_score: dict[str, tuple[Path, Path]] = {}
     for seed, (volume, role) in enumerate(volumes.items()):
@@ -75,6 +76,8 @@ def make(
         if role != "train":
             given["allocated"].append(predicted(path, labels, given["certificate"], classes, seed))
             given["predictions"].append(given["allocated"][-1].with_name("job-0.json"))
+            given["pyramids"].append(given["allocated"][-1].with_name("pyramid.json"))
+            pyramid(given["allocated"][-1], given["predictions"][-1:], given["pyramids"][-1], workers=1, cores=1)
             if volume not in unlabelled:
                 to_score[volume] = path, given["allocated"][-1]
     given["scores"] = [folder / "scores" / f"{volume}.json" for volume in to_score]

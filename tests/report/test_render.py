@@ -176,6 +176,23 @@ def test_an_engine_for_gpus_tells_what_it_was_built_for(complete: dict[str, Any]
     assert "tiles of 1116 × 1116 voxels (y × x), 1 to 8 a call" in page.text
 
 
+def test_levels_and_label_map_are_told(complete: dict[str, Any]) -> None:
+    one, other = complete["pyramids"][:2]
+    made_of_one = read_json(one)
+    assert (
+        f"For viewers, {made_of_one['volume']} has one level of 5 × 72 × 80 voxels (40 × 4 × 4 nm)."
+        in made(complete).text
+    )
+    several = [*made_of_one["levels"], {"path": "1", "shape": [5, 36, 40], "voxel_size_nm": [40.0, 8.5, 8.0]}]
+    write_json(one, made_of_one | {"levels": several, "labels": "labels/classes", "computed": 3, "seconds": 1.25})
+    text = made(complete).text
+    assert (
+        f"{made_of_one['volume']} has levels of 5 × 72 × 80 voxels (40 × 4 × 4 nm), 5 × 36 × 40 voxels "
+        "(40 × 8.5 × 8 nm), and a label map, labels/classes; made in 1.2 s."
+    ) in text
+    assert f"For viewers, {read_json(other)['volume']} has one level" in text
+
+
 def test_missing_numbers_are_dashes_with_a_reason(make_run: MakeRun) -> None:
     def without_last(shape: Any, seed: int, classes: int) -> Any:
         labels = np.random.default_rng(seed).integers(0, 2, shape, np.uint8)

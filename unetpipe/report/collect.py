@@ -27,6 +27,7 @@ class Run:
     scores: Mapping[str, Mapping[str, Any]]
     allocated: Mapping[str, Mapping[str, Any]]
     jobs: Mapping[str, Sequence[Mapping[str, Any]]]
+    pyramids: Mapping[str, Mapping[str, Any]]
     certificate: Mapping[str, Any]
     build: Mapping[str, Any]
     model: Mapping[str, Any]
@@ -68,6 +69,7 @@ def collect(
     scores: Iterable[Path],
     allocated: Iterable[Path],
     predictions: Iterable[Path],
+    pyramids: Iterable[Path],
     certificate: Path,
     build: Path,
     model: Path,
@@ -91,6 +93,7 @@ def collect(
         scores=by_role((score["volume"], score) for score in map(read_json, scores)),
         allocated=by_role((plan["volume"], plan) for plan in map(read_json, allocated)),
         jobs=by_role(jobs.items()),
+        pyramids=by_role((made["volume"], made) for made in map(read_json, pyramids)),
         certificate=read_json(certificate),
         build=read_json(build),
         model=read_json(model),

@@ -35,6 +35,7 @@ def report(
     scores: list[Path],
     allocated: list[Path],
     predictions: list[Path],
+    pyramids: list[Path],
     certificate: Path,
     build: Path,
     model: Path,
@@ -52,9 +53,9 @@ def report(
         The page.
     run, settings:
         The name of the run, and all its settings as plain data.
-    volumes, scores, allocated, predictions:
+    volumes, scores, allocated, predictions, pyramids:
         ``volume.json`` of all volumes; the scores of those with labels; ``allocated.json`` and what the jobs of
-        ``predict`` wrote of those predicted.
+        ``predict`` and ``pyramid`` wrote of those predicted.
     certificate, build, model:
         Of the engine, and of the network: ``certificate.json``, ``build.json`` and ``model.json``.
     history, samples:
@@ -74,6 +75,7 @@ def report(
         scores=scores,
         allocated=allocated,
         predictions=predictions,
+        pyramids=pyramids,
         certificate=certificate,
         build=build,
         model=model,

@@ -5,6 +5,7 @@ rule report:
         scores=expand(f"{RESULTS}/scores/{{volume}}.json", volume=SCORED),
         allocated=expand(f"{RESULTS}/predictions/{{volume}}/allocated.json", volume=PREDICTED),
         predictions=expand(f"{RESULTS}/predictions/{{volume}}/job-0.json", volume=PREDICTED),
+        pyramids=expand(f"{RESULTS}/predictions/{{volume}}/pyramid.json", volume=PREDICTED),
         build=f"{ENGINE}/build.json",
         certificate=f"{ENGINE}/certificate.json",
         model=f"{RESULTS}/model/model.json",
