@@ -42,6 +42,19 @@ def problems(data: dict[str, Any]) -> dict[str, str]:
     return dict(caught.value.problems)
 
 
+@pytest.mark.parametrize(
+    ("segment", "scored", "objects"),
+    [
+        pytest.param({}, None, "inside", id="the last"),
+        pytest.param({}, "membrane", "membrane", id="that of the scores"),
+        pytest.param({"objects": "inside"}, "membrane", "inside", id="its own"),
+    ],
+)
+def test_the_class_of_the_objects(segment: dict[str, Any], scored: str | None, objects: str) -> None:
+    data = with_change("evaluate.objects", scored) | {"segment": segment}
+    assert parse(data, "try.yaml").segmented == objects
+
+
 def test_defaults_are_filled_in() -> None:
     settings = parse(GOOD, "try.yaml")
     assert settings.named("predict", "train") == ["a", "c"]
@@ -163,6 +176,19 @@ def test_the_example_of_the_readme_can_be_used() -> None:
         pytest.param("predict.tile", [1, 44, 44], "predict.tile", "this network takes tiles (y, x)",
                      id="tile of a 3D network"),
         pytest.param("augment.border_class", "cell", "augment.border_class", "none of the classes", id="border class"),
+        pytest.param("segment", {"objects": "cell"}, "segment.objects", "none of the classes", id="objects of none"),
+        pytest.param("segment", {"method": "watershed", "seeds": 0.4}, "segment.seeds",
+                     "0.4 is below segment.threshold, 0.5", id="seeds that would grow upwards"),
+        pytest.param("segment", {"threshold": 1.0}, "segment.threshold", "less than 1; found 1", id="threshold is 1"),
+        pytest.param("segment", {"threshold": "best"}, "segment.threshold", "'validation'; found 'best'",
+                     id="threshold in another word"),
+        pytest.param("segment", {"threshold": "validation"}, "segment.threshold", "the role validate",
+                     id="threshold from no volume"),
+        pytest.param("segment", {"threshold": "validation", "objects": "membrane"}, "segment.objects",
+                     "'membrane', but the threshold `validation` is that of inside (evaluate.objects)",
+                     id="threshold of another class"),
+        pytest.param("segment", {"method": "seeds"}, "segment.method", "'components', 'components_2d' or 'watershed'",
+                     id="unknown method"),
         pytest.param("predict.batch", 99, "predict.batch", "engine.max_batch", id="batch"),
         pytest.param("volumes.a.image", "a{x}.tif", "volumes.a.image", "takes for a pattern", id="pattern"),
         pytest.param("train.init", "{data_dir}/x", "train.init", "data_dir", id="data_dir in train.init"),

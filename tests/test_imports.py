@@ -141,6 +141,11 @@ MAY_IMPORT = {
         *("arrays", "storage", "levels", "downsample", "volume", "progress", "cluster", "processes", "metrics"),
         *("selection", "coverage", "allocate", "handover", "ome"),
     },
+    "segmentation": {"arrays", "storage", "config", "volume", "progress", "metrics", "selection"},
+    "segment": {
+        *("arrays", "storage", "config", "volume", "progress", "cluster", "processes", "metrics", "segmentation"),
+        *("selection", "allocate", "handover"),
+    },
     "evaluate": {"config", "volume", "progress", "cluster", "processes", "metrics", "allocate"},
     "report": {
         "arrays",

@@ -41,6 +41,7 @@ def combinations(settings: Settings) -> list[Problem]:
     objects = settings.evaluate.objects
     if objects is not None and objects not in settings.classes:
         problems.append(("evaluate.objects", f"{objects!r} is none of the classes {', '.join(settings.classes)}"))
+    problems += _segment_problems(settings)
     if settings.predict.batch is not None and settings.predict.batch > settings.engine.max_batch:
         problems.append(
             (
@@ -48,6 +49,29 @@ def combinations(settings: Settings) -> list[Problem]:
                 f"{settings.predict.batch} is more than engine.max_batch, {settings.engine.max_batch}",
             )
         )
+    return problems
+
+
+def _segment_problems(settings: Settings) -> list[Problem]:
+    """A class of the objects, or a way to their threshold, that there is not."""
+    if settings.segment is None:
+        return []
+    objects = settings.segment.objects
+    if objects is not None and objects not in settings.classes:
+        return [("segment.objects", f"{objects!r} is none of the classes {', '.join(settings.classes)}")]
+    own = settings.segment
+    if own.threshold != "validation":
+        if own.method != "watershed" or own.seeds >= own.threshold:
+            return []
+        found = f"{own.seeds} is below segment.threshold, {own.threshold}: seeds grow downwards"
+        return [("segment.seeds", found)]
+    problems = []
+    scored = settings.evaluate.objects or list(settings.classes)[-1]
+    if settings.segmented != scored:
+        found = f"{settings.segmented!r}, but the threshold `validation` is that of {scored} (evaluate.objects)"
+        problems.append(("segment.objects", f"{found}: give a number, or the same class in both places"))
+    if not settings.named("validate"):
+        problems.append(("segment.threshold", "`validation` needs a volume with the role validate: give a number"))
     return problems
 
 

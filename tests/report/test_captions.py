@@ -36,6 +36,7 @@ SNAKEMAKE = SimpleNamespace(
         pytest.param("scores", ["test_1", "membrane, inside", "<em>inside</em>"], id="scores"),
         pytest.param("history", ["150", "15 steps", "seed 1"], id="history"),
         pytest.param("report", ["demo"], id="report"),
+        pytest.param("segments", ["test_1", "<em>inside</em>"], id="segments"),
     ],
 )
 def test_a_caption_quotes_its_job(name: str, told: list[str]) -> None:
@@ -48,4 +49,4 @@ def test_a_caption_quotes_its_job(name: str, told: list[str]) -> None:
 
 
 def test_there_is_no_other_caption() -> None:
-    assert {path.stem for path in CAPTIONS.glob("*")} == {"workflow", "scores", "history", "report"}
+    assert {path.stem for path in CAPTIONS.glob("*")} == {"workflow", "scores", "history", "report", "segments"}

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal, get_args
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
-from unetpipe.config.types import Axis, Mirror, Model, Name, NotNegative, Positive, PositiveFloat, Tile
+from unetpipe.config.types import Axis, Fraction, Mirror, Model, Name, NotNegative, Positive, PositiveFloat, Tile
 
 
 class Predict(Model):
@@ -84,3 +84,28 @@ class Evaluate(Model):
         description="voxels of the largest section that is scored as a whole: thinned scores and the warping error "
         "need that; larger sections are cut, and go without them",
     )
+
+
+class Segment(Model):
+    """Objects with numbers, from the probabilities of each predicted volume. Where left out, none are made."""
+
+    objects: Name | None = Field(
+        None, description="the class whose connected components are the objects; `evaluate.objects` where left out"
+    )
+    threshold: Annotated[
+        Annotated[Fraction, Tag("number")] | Annotated[Literal["validation"], Tag("word")],
+        # So that a mistake is told of the one that was meant.
+        Discriminator(lambda value: "word" if isinstance(value, str) else "number"),
+    ] = Field(
+        0.5,
+        description="a voxel is in an object where its probability is above it; `validation` takes the threshold of "
+        "the scores whose segments were best on the volumes to validate",
+    )
+    method: Literal["components", "components_2d", "watershed"] = Field(
+        "components",
+        description="`components`: voxels that share a face, 6-connected in 3D; `components_2d`: 4-connected within a "
+        "section, each section by itself; `watershed`: components above `seeds`, grown in 3D down to `threshold`, "
+        "through voxels of larger probability first",
+    )
+    seeds: Fraction = Field(0.9, description="of `watershed`: a voxel is in a seed where its probability is above it")
+    min_voxels: Positive = Field(1, description="objects with fewer voxels become background")

@@ -7,7 +7,7 @@ from pydantic import Field
 from unetpipe.config.engine import Certify, Engine, Quantize
 from unetpipe.config.learning import Augment, Train
 from unetpipe.config.network import Network
-from unetpipe.config.predicting import Evaluate, Predict
+from unetpipe.config.predicting import Evaluate, Predict, Segment
 from unetpipe.config.types import Model, Name, Positive, Value
 from unetpipe.config.volumes import Instances, Phantom, Volume
 
@@ -43,10 +43,19 @@ class Settings(Model):
     certify: Certify = Certify()
     predict: Predict = Predict()
     evaluate: Evaluate = Evaluate()
+    segment: Segment | None = Field(
+        None, description="objects with numbers, from each prediction; none where left out, `{}` for all defaults"
+    )
 
     def named(self, *roles: str) -> list[str]:
         """Names of the volumes with one of ``roles``, in the order of the settings."""
         return [name for name, volume in self.volumes.items() if volume.role in roles]
+
+    @property
+    def segmented(self) -> str:
+        """The class whose components are the numbered objects."""
+        own = None if self.segment is None else self.segment.objects
+        return own or self.evaluate.objects or list(self.classes)[-1]
 
     def label_values(self, volume: str) -> dict[str, list[int]]:
         """The label values of each class in ``volume``, in the order of the channels."""

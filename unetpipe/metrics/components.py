@@ -51,7 +51,7 @@ def above(probability: NDArray[np.uint8], threshold: float) -> NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Face:
-    """The fragments along an open face of a block, (z, length) read row by row, as runs of equal numbers.
+    """The fragments along a face of a block, read row by row, as runs of equal numbers.
 
     ``ends`` is where each run ends, ``fragments`` its fragment or 0.
     """
@@ -159,6 +159,13 @@ def facing(one: Face, other: Face) -> Numbers:
     return touching(*(face.fragments[np.searchsorted(face.ends, ends)] for face in (one, other)))
 
 
+def run_lengths(numbers: NDArray[np.integer]) -> Face:
+    """A face from the number of the fragment, or 0, at each of its voxels."""
+    numbers = numbers.reshape(-1)
+    ends = np.append(np.flatnonzero(np.diff(numbers)) + 1, numbers.size)
+    return Face(ends.astype(np.int32), numbers[ends - 1].astype(np.int32))
+
+
 def merged(nodes: int, links: NDArray[np.integer]) -> Numbers:
     """Components of a graph.
 
@@ -189,6 +196,4 @@ def merged(nodes: int, links: NDArray[np.integer]) -> Numbers:
 
 
 def _face(labels: Numbers, starts: Numbers) -> Face:
-    numbers = np.where(labels > 0, labels + starts[:-1, None], 0).reshape(-1)
-    ends = np.append(np.flatnonzero(np.diff(numbers)) + 1, numbers.size)
-    return Face(ends.astype(np.int32), numbers[ends - 1].astype(np.int32))
+    return run_lengths(np.where(labels > 0, labels + starts[:-1, None], 0))

@@ -19,7 +19,7 @@ History = list[dict[str, float | None]]
 
 @dataclass(frozen=True)
 class Run:
-    """The content of the files of a run; volumes, scores and predictions are in the order of :data:`ROLES`."""
+    """The content of the files of a run; what there is for each volume is in the order of :data:`ROLES`."""
 
     name: str
     settings: Mapping[str, Any]
@@ -33,6 +33,7 @@ class Run:
     model: Mapping[str, Any]
     history: History
     samples: SamplesFile | None
+    segments: Mapping[str, Mapping[str, Any]]
 
     def role(self, volume: str) -> str:
         """What a volume is for."""
@@ -75,6 +76,7 @@ def collect(
     model: Path,
     history: Path | None,
     samples: Path | None,
+    segments: Iterable[Path] = (),
 ) -> Run:
     """Read all files; KeyError or ValueError if one does not hold what its producer promises."""
     order = {role: number for number, role in enumerate(ROLES)}
@@ -99,6 +101,7 @@ def collect(
         model=read_json(model),
         history=[] if history is None else read_history(history),
         samples=None if samples is None else SamplesFile.read(samples),
+        segments=by_role((found["volume"], found) for found in map(read_json, segments)),
     )
 
 

@@ -42,6 +42,7 @@ def report(
     history: Path | None,
     samples: Path | None,
     command: str,
+    segments: list[Path] | None = None,
 ) -> None:
     """Back the rule ``report``: everything that a reader and a reproducer need, in one HTML file.
 
@@ -62,6 +63,8 @@ def report(
         ``history.csv`` and ``samples.json``; None where nothing was trained.
     command:
         What repeats the run.
+    segments:
+        ``segments.json`` of the volumes whose objects were numbered; None where none were.
 
     Raises
     ------
@@ -81,6 +84,7 @@ def report(
         model=model,
         history=history,
         samples=samples,
+        segments=segments or (),
     )
     page = render(found, command).encode()
     write_bytes(report, page)
@@ -139,4 +143,6 @@ def digests(run: Run) -> Mapping[str, str]:
     for name, jobs in run.jobs.items():
         for job in jobs:
             found[f"prediction of {name}, {job['job']}"] = job["digest"]
+    for name, made in run.segments.items():
+        found[f"objects of {name}"] = made["digests"]["segments"]
     return found

@@ -29,6 +29,7 @@ ENGINE = f"{RESULTS}/engine/{SETTINGS.engine.folder}"
 LOWER_PRECISIONS = [precision for precision in SETTINGS.engine.precisions if precision != "fp32"]
 CHECKPOINT = SETTINGS.model or f"{RESULTS}/model/checkpoint.safetensors"
 PREDICTED = SETTINGS.named("validate", "test", "predict")
+SEGMENTED = PREDICTED if SETTINGS.segment else []
 SCORED = [name for name in PREDICTED if SETTINGS.volumes[name].labels is not None]
 
 
@@ -97,7 +98,8 @@ def intermediate_files():
     files = ("allocated", "job-0", "pyramid")
     predicted = [f"{RESULTS}/predictions/{name}/{file}.json" for name in PREDICTED for file in files]
     scores = [f"{RESULTS}/scores/{name}.json" for name in SCORED]
-    return [*volume_files(*SETTINGS.volumes), *trained, *model, *quantized, *engine, *predicted, *scores]
+    segments = [f"{RESULTS}/segments/{name}/segments.json" for name in SEGMENTED]
+    return [*volume_files(*SETTINGS.volumes), *trained, *model, *quantized, *engine, *predicted, *scores, *segments]
 
 
 def gate_volumes():
@@ -110,6 +112,19 @@ def chosen_on(wildcards):
     if SETTINGS.volumes[wildcards.volume].role == "validate":
         return []
     return [f"{RESULTS}/scores/{name}.json" for name in SETTINGS.named("validate")]
+
+
+def threshold_from():
+    """Scores of the volumes to validate, where the threshold of the objects is chosen on them."""
+    if not SETTINGS.segment or SETTINGS.segment.threshold != "validation":
+        return []
+    return [f"{RESULTS}/scores/{name}.json" for name in SETTINGS.named("validate")]
+
+
+def segment_store(wildcards):
+    """Where the objects of a volume go; None for beside their segments.json."""
+    to = store(wildcards)
+    return None if to is None else join(to, "segments")
 
 
 def prediction_tile():

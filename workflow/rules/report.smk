@@ -6,6 +6,7 @@ rule report:
         allocated=expand(f"{RESULTS}/predictions/{{volume}}/allocated.json", volume=PREDICTED),
         predictions=expand(f"{RESULTS}/predictions/{{volume}}/job-0.json", volume=PREDICTED),
         pyramids=expand(f"{RESULTS}/predictions/{{volume}}/pyramid.json", volume=PREDICTED),
+        segments=expand(f"{RESULTS}/segments/{{volume}}/segments.json", volume=SEGMENTED),
         build=f"{ENGINE}/build.json",
         certificate=f"{ENGINE}/certificate.json",
         model=f"{RESULTS}/model/model.json",

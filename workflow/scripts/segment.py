@@ -1,0 +1,6 @@
+from unetpipe.segment import segment
+from unetpipe.rule import run
+
+# Worker processes import this file again.
+if __name__ == "__main__":
+    run(snakemake, segment)
