@@ -5,6 +5,7 @@ from pathlib import Path
 
 import buckets
 import numpy as np
+import predicting
 import pytest
 from formats import (
     Voxels,
@@ -25,8 +26,11 @@ from formats import (
 from ingesting import ingested
 from uploading import upload
 
+from unetpipe.allocate import read_plan
 from unetpipe.arrays import open_array
+from unetpipe.compute import Task, compute_block
 from unetpipe.data.phantom import make_phantom
+from unetpipe.files import read_json
 from unetpipe.grid import Region
 from unetpipe.storage import s3
 from unetpipe.volume import Image, VolumeFile
@@ -89,6 +93,29 @@ def bring_in(
     return ingested(addresses[0], folder / "v" / "volume.json", addresses[1], **how)
 
 
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The certificate of an engine."""
+    return predicting.make_engine("openvino", tmp_path_factory.mktemp("engine"))
+
+
+def predicted(volume: Path, engine: Path, folder: Path) -> dict[str, bytes]:
+    """Every object of the prediction of a volume."""
+    allocated = predicting.start(engine, volume, folder)
+    predicting.forget()
+    for block in read_plan(read_json(allocated)).blocks():
+        compute_block(Task(allocated, engine.parent, 1, block.index))
+    return predicting.shards(folder)
+
+
+@pytest.fixture(scope="module")
+def expected(reference: VolumeFile, engine: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The prediction of the voxels from .npy files."""
+    folder = tmp_path_factory.mktemp("reference")
+    reference.write(folder / "volume.json")
+    return predicted(folder / "volume.json", engine, folder / "prediction")
+
+
 def refuse_difference(volume: VolumeFile, reference: VolumeFile) -> None:
     assert (volume.shape, volume.dtype, volume.missing_sections) == (reference.shape, reference.dtype, (3,))
     assert (volume.mean, volume.std) == (reference.mean, reference.std)
@@ -107,14 +134,25 @@ def refuse_difference(volume: VolumeFile, reference: VolumeFile) -> None:
 
 @pytest.mark.parametrize("write", ON_DISK.values(), ids=ON_DISK.keys())
 def test_each_format_is_the_same_volume(
-    write: Write, voxels: tuple[Voxels, Voxels], reference: VolumeFile, tmp_path: Path
+    write: Write,
+    voxels: tuple[Voxels, Voxels],
+    reference: VolumeFile,
+    engine: Path,
+    expected: dict[str, bytes],
+    tmp_path: Path,
 ) -> None:
     refuse_difference(bring_in(write, voxels, tmp_path), reference)
+    # And so every voxel of its prediction.
+    assert predicted(tmp_path / "v" / "volume.json", engine, tmp_path / "prediction") == expected
 
 
 @pytest.mark.parametrize("write", ON_S3.values(), ids=ON_S3.keys())
 def test_so_it_is_in_a_bucket(
-    write: Write, voxels: tuple[Voxels, Voxels], tmp_path_factory: pytest.TempPathFactory, endpoint: str
+    write: Write,
+    voxels: tuple[Voxels, Voxels],
+    tmp_path_factory: pytest.TempPathFactory,
+    endpoint: str,
+    engine: Path,
 ) -> None:
     here, there = tmp_path_factory.mktemp("here"), tmp_path_factory.mktemp("there")
     # Each chunk is a request, which the server of the tests takes its time to answer.
@@ -127,3 +165,5 @@ def test_so_it_is_in_a_bucket(
     volume = bring_in(write, (image, labels), there, put)
     assert volume.image.startswith("s3://agree/")
     refuse_difference(volume, bring_in(as_npy, (image, labels), here))
+    one, other = (predicted(folder / "v" / "volume.json", engine, folder / "prediction") for folder in (here, there))
+    assert one == other
