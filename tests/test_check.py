@@ -36,6 +36,19 @@ def test_what_shows_a_training_must_be_installed(good: Data, monkeypatch: pytest
     check(good, "config.yaml")
 
 
+def test_a_place_for_predictions_must_be_one(good: Data, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for store, found in {
+        str(tmp_path / "file"): "it is a file; give a folder",
+        "ftp://host/x": "no address that is known; give a path, or s3://BUCKET/PREFIX",
+    }.items():
+        good["predict"] = {"store": store}
+        assert found in problems_of(good)["predict.store"]
+    for store in (tmp_path, tmp_path / "new"):
+        good["predict"] = {"store": str(store)}
+        check(good, "config.yaml")
+
+
 def test_every_address_form_passes(good: Data, tmp_path: Path) -> None:
     voxels = np.zeros((6, 70, 80), np.uint8)
     np.save(tmp_path / "a.npy", voxels)

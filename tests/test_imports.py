@@ -89,7 +89,7 @@ MAY_IMPORT = {
     },
     "selection": {"combinations", "extent", "volume", "data"},
     "coverage": {"levels", "selection"},
-    "check": {"config", "combinations", "parse", "pixels", "data", "volume"},
+    "check": {"storage", "config", "combinations", "parse", "pixels", "data", "volume"},
     "validate": {"config", "volume", "nets", "data", "metrics"},
     "watch": {"volume"},
     "train": {"config", "volume", "progress", "nets", "data", "metrics", "validate", "watch"},

@@ -18,6 +18,7 @@ from unetpipe.errors import UserError
 from unetpipe.grid import AXES, Geometry, Region
 from unetpipe.parse import parse
 from unetpipe.pixels import PixelSize, pixel_problems
+from unetpipe.storage import folder_at, is_remote
 
 _CHECKPOINT_KEY = "unetpipe"
 
@@ -35,11 +36,11 @@ def check(data: Mapping[str, Any], source: str) -> Settings:
     Raises
     ------
     SettingsError
-        With all problems: those of :func:`unetpipe.parse.parse`; TensorBoard asked for and not installed; files that
-        are missing or cannot be read; sections or a region outside the image; labels of another shape; images that are
-        too small; grey values without a range; a checkpoint with other classes or another network; tiles that a model
-        cannot take, or axes along which it cannot be mirrored; volumes whose voxels have another size along y and x
-        than those from which the network learns.
+        With all problems: those of :func:`unetpipe.parse.parse`; TensorBoard asked for and not installed; a place for
+        predictions that cannot be looked at; files that are missing or cannot be read; sections or a region outside
+        the image; labels of another shape; images that are too small; grey values without a range; a checkpoint with
+        other classes or another network; tiles that a model cannot take, or axes along which it cannot be mirrored;
+        volumes whose voxels have another size along y and x than those from which the network learns.
     """
     settings = parse(data, source, further=_file_problems)
     network, _, _ = _checkpoint_problems(settings)
@@ -53,11 +54,30 @@ def _file_problems(settings: Settings) -> list[Problem]:
     if settings.train.tensorboard and find_spec("tensorboard") is None:
         repair = "pip install 'unetpipe[watch]', or leave it out"
         problems.append(("train.tensorboard", f"asks for the package tensorboard, which is not installed: {repair}"))
+    problems += _store_problems(settings)
     geometry = None if network_problems(network) else network.geometry
     sizes: dict[str, PixelSize | None] = {}
     for name in settings.volumes:
         problems += [(f"volumes.{name}.{key}", text) for key, text in _volume_problems(settings, name, geometry, sizes)]
     return problems + pixel_problems(settings, sizes, learnt)
+
+
+def _store_problems(settings: Settings) -> list[Problem]:
+    """Whether predictions can go where they are to go, as far as asking shows."""
+    address = settings.predict.store
+    if address is None:
+        return []
+    try:
+        folder_at(address).size(settings.run)
+    except UserError as error:
+        text = f"{error.found}; {error.repair}"
+    except OSError as error:
+        text = f"it cannot be looked at ({error}); see whether the storage answers, and allows it"
+    else:
+        if is_remote(address) or Path(address).is_dir() or not Path(address).exists():
+            return []
+        text = "it is a file; give a folder, which need not exist yet, or s3://BUCKET/PREFIX"
+    return [("predict.store", f"{address}: {text}")]
 
 
 def _volume_problems(
