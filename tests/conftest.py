@@ -22,17 +22,26 @@ settings.load_profile("unetpipe")
 
 # Those that take longest, by measurement. A worker takes file after file: what comes last decides when all are done.
 LONG = [
+    "workflow/test_interrupted.py",
     "workflow/test_workflow.py",
+    "workflow/test_bucket.py",
     "workflow/test_dimensions.py",
     "workflow/test_ablation.py",
+    "workflow/test_segment.py",
+    "test_crash.py",
+    "test_faults.py",
+    "test_predict.py",
+    "deploy/test_export.py",
+    "deploy/test_quantize.py",
+    "test_evaluate.py",
+    "test_outlook.py",
     "deploy/test_networks.py",
     "engines/test_contract.py",
-    "workflow/test_interrupted.py",
     "test_train.py",
     "test_train_again.py",
-    "test_predict.py",
+    "test_predict_bucket.py",
+    "test_segment_again.py",
     "test_benchmarks.py",
-    "deploy/test_export.py",
 ]
 
 

@@ -39,6 +39,7 @@ def test_killed_at_random_moments_and_resumed_it_ends_as_if_nothing_had_happened
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.long
 def test_the_same_in_a_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with buckets.server_on_disk(tmp_path / "s3", "predictions") as endpoint:
         for name, value in buckets.environment(endpoint).items():

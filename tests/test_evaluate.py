@@ -11,7 +11,6 @@ import cc3d
 import numpy as np
 import pytest
 import tifffile
-import zarr
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import adapted_rand_error
@@ -22,6 +21,7 @@ from stores import make_store
 import unetpipe
 from unetpipe import config
 from unetpipe.allocate import read_plan
+from unetpipe.arrays import Array
 from unetpipe.config import Network
 from unetpipe.errors import UserError
 from unetpipe.evaluate import evaluate
@@ -204,15 +204,15 @@ def test_large_sections_go_without_thinned_scores_and_say_so(expected: dict[bool
 def test_labels_and_probabilities_are_read_once(stored: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     volume, allocated = stored((2, 16, 16), *drawn())
     read: Counter[str] = Counter()
-    get = zarr.Array.__getitem__
+    get = Array.__getitem__
 
-    def counting(array: zarr.Array[Any], selection: Any) -> Any:
-        result = get(array, selection)
+    def counting(array: Array, box: Any) -> Any:
+        result = get(array, box)
         for name in ("labels", "probability"):
-            read[name] += np.asarray(result).size if f"{name}.zarr" in str(array.store_path) else 0
+            read[name] += result.size if f"{name}.zarr" in array.address else 0
         return result
 
-    monkeypatch.setattr(zarr.Array, "__getitem__", counting)
+    monkeypatch.setattr(Array, "__getitem__", counting)
     streaming._open.cache_clear()
     counted(volume, allocated, largest_section=10**6)
     voxels = math.prod(SHAPE)

@@ -143,6 +143,12 @@ def forget() -> None:
     compute._engine.cache_clear()
 
 
+def _busy(dask_worker: Any) -> bool:
+    """Whether a worker has anything to do, or to begin."""
+    state = dask_worker.state
+    return bool(state.executing or state.ready or state.long_running or dask_worker.active_threads)
+
+
 @contextmanager
 def at_hand() -> Iterator[None]:
     """Let runs in this process find their workers, one or two, without a start, and try again without a pause."""
@@ -160,7 +166,7 @@ def at_hand() -> Iterator[None]:
                 yield client
             finally:
                 # They are not killed, as after a real run: what they have begun must not go on beside the next run.
-                while any(client.run(lambda dask_worker: len(dask_worker.active_threads)).values()):
+                while any(client.run(_busy).values()):
                     time.sleep(0.01)
 
         patch.setattr(module, "connect", connected)

@@ -11,7 +11,7 @@ import zarr
 from running import call, write
 from segmenting import in_memory
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.long]
 
 
 def test_objects_are_numbered_where_it_is_asked_for(small_run: Path, settings: dict[str, Any], tmp_path: Path) -> None:
