@@ -30,8 +30,6 @@ ERRORS = (ValueError, RuntimeError, NotImplementedError, OverflowError)
 
 _RETRIES = {"max_retries": 8, "initial_delay": "200ms", "max_delay": "10s"}
 
-Box = tuple[slice, ...]
-
 
 @dataclass(frozen=True, eq=False)
 class Array:
