@@ -104,6 +104,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["fragments", "segments"])
 def test_a_run_whose_processes_are_killed_goes_on(kind: str, tmp_path: Path) -> None:
     probability = blobs((12, 40, 40))

@@ -13,6 +13,7 @@ from running import call, command, write
 pytestmark = pytest.mark.workflow
 
 
+@pytest.mark.long
 def test_ctrl_c_in_training(tmp_path: Path, settings: dict[str, Any]) -> None:
     settings["train"] |= {"steps": 200, "validate_every": 100}
     configuration = write(tmp_path, settings)

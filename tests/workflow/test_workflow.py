@@ -117,6 +117,7 @@ def test_a_new_volume_runs_its_own_jobs_alone(small_run: Path, settings: dict[st
     assert jobs(result.stdout) == {"ingest": 1, "allocate": 1, "predict": 1, "pyramid": 1, "report": 1, "all": 1}
 
 
+@pytest.mark.long
 def test_a_model_needs_no_training(small_run: Path, settings: dict[str, Any], tmp_path: Path) -> None:
     settings |= {"run": "model", "model": str(small_run / "results" / "small" / "model" / "checkpoint.safetensors")}
     del settings["volumes"]["train"], settings["volumes"]["validate"]
@@ -131,6 +132,7 @@ def test_a_model_needs_no_training(small_run: Path, settings: dict[str, Any], tm
     assert ours == theirs, "the same model gives the same voxels"
 
 
+@pytest.mark.long
 def test_another_seed_is_another_run_and_refused(small_run: Path, settings: dict[str, Any], tmp_path: Path) -> None:
     shutil.copytree(small_run / "results", tmp_path / "results")
     shutil.copytree(small_run / ".snakemake", tmp_path / ".snakemake")
