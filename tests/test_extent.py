@@ -24,7 +24,8 @@ def extents(draw: st.DrawFn) -> tuple[Extent, np.ndarray, Shape]:
     there = np.random.default_rng(draw(st.integers(0, 99))).random(grid) < draw(st.sampled_from([0.0, 0.1, 0.5, 1.0]))
     whole = there.repeat(unit[0], 0).repeat(unit[1], 1).repeat(unit[2], 2)
     voxels = whole[first : first + shape[0], : shape[1], : shape[2]]
-    return Extent(unit, np.packbits(there, axis=-1), first), voxels, shape
+    image = (shape[0] + first, *shape[1:])
+    return Extent(image, unit, np.packbits(there, axis=-1), first), voxels, shape
 
 
 @given(extents(), st.data())

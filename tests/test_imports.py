@@ -76,6 +76,7 @@ MAY_IMPORT = {
     "cluster": {"stop", "processes"},
     "nets": {"config"},
     "data": {
+        "extent",
         "arrays",
         "storage",
         "config",

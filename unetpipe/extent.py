@@ -5,42 +5,62 @@ exist has the probability 0 of every class, whatever lies beside it. This holds 
 depend on blocks; a block of such voxels alone is neither computed nor written.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unetpipe.grid import Plan, Region, Shape
+from unetpipe.grid import Plan, Region, Shape, triple
 
 
 @dataclass(frozen=True, eq=False)
 class Extent:
-    """Which objects of an image are stored; a bit for each.
+    """Which objects of an image are stored; a bit for each. The voxels of others are those that fill it.
 
     Attributes
     ----------
-    unit:
-        Voxels (z, y, x) of an object.
+    shape, unit:
+        Voxels (z, y, x) of the image, and of what is stored as one object.
     bits:
-        Of each object whether there is one: (z, y, ceil(x / 8)) uint8, packed along x.
+        For each object on the grid of ``unit``: (z, y, ceil(x / 8)) uint8, packed along x.
     first:
-        The section of the image with which the volume begins.
+        The section of the image with which the volume begins; regions count from there.
     """
 
+    shape: Shape
     unit: Shape
     bits: NDArray[np.uint8]
     first: int = 0
 
+    @property
+    def grid(self) -> Shape:
+        """How many objects there can be along (z, y, x)."""
+        return triple([math.ceil(n / u) for n, u in zip(self.shape, self.unit, strict=True)])
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return int(np.bitwise_count(self.bits).sum())
+
+    def objects(self, region: Region) -> NDArray[np.bool_]:
+        """For the objects that ``region`` meets, within the image, whether they are there: (z, y, x)."""
+        z, y, x = (slice(a // u, math.ceil(b / u)) for (a, b), u in zip(self._spans(region), self.unit, strict=True))
+        packed = self.bits[z, y, x.start // 8 : math.ceil(x.stop / 8)]
+        first = x.start % 8
+        return np.unpackbits(packed, axis=-1)[..., first : first + x.stop - x.start].astype(np.bool_)
+
     def voxels(self, region: Region) -> NDArray[np.bool_]:
         """For each voxel of ``region`` (z, y, x), which lies in the volume, whether it is stored."""
-        offset = (self.first, 0, 0)
-        z, y, x = (
-            (np.arange(a, b) + o) // n for a, b, o, n in zip(region.start, region.stop, offset, self.unit, strict=True)
-        )
-        # The objects that the region meets, and then its voxels.
-        met = np.unpackbits(self.bits[z[0] : z[-1] + 1, y[0] : y[-1] + 1, x[0] // 8 : x[-1] // 8 + 1], axis=-1)
-        found: NDArray[np.bool_] = met[np.ix_(z - z[0], y - y[0], x - x[0] // 8 * 8)].astype(np.bool_)
+        places = (np.arange(a, b) // u - a // u for (a, b), u in zip(self._spans(region), self.unit, strict=True))
+        found: NDArray[np.bool_] = self.objects(region)[np.ix_(*places)]
         return found
+
+    def _spans(self, region: Region) -> list[tuple[int, int]]:
+        """Of a region of the volume, within the image."""
+        z, *rest = zip(region.start, region.stop, strict=True)
+        moved = [(z[0] + self.first, z[1] + self.first), *rest]
+        return [(min(max(a, 0), n), min(max(b, 0), n)) for (a, b), n in zip(moved, self.shape, strict=True)]
 
     def blocks(self, plan: Plan, box: Region) -> NDArray[np.uint8]:
         """The blocks of ``box`` (in blocks) that hold a stored voxel: (z, y, ceil(x / 8)) uint8, packed along x."""

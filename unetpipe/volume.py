@@ -43,7 +43,7 @@ class VolumeFile:
     unless a Zarr is used in place). Labels are class indices, uint8, :data:`IGNORE` for none.
     ``mean`` and ``std`` are those of each section, after clipping to ``range``; a missing section has std 0 in the
     data and stands in ``missing_sections``. ``extent``: what of the image is stored, where that is not all of it: the
-    ``unit`` of storage in voxels, and the ``file`` (.npy) with a bit for each (:class:`unetpipe.extent.Extent`).
+    fields of :class:`unetpipe.extent.Extent`, the bits in a ``file`` (.npy).
     """
 
     name: str
@@ -91,7 +91,8 @@ class VolumeFile:
         if self.extent is None:
             return None
         bits = np.load(self.extent["file"], mmap_mode="r")
-        return Extent(triple(self.extent["unit"]), bits, self.first_section)
+        shape, unit = (triple(self.extent[name]) for name in ("shape", "unit"))
+        return Extent(shape, unit, bits, self.first_section)
 
     def learnt_sections(self) -> NDArray[np.intp]:
         """The sections that are not missing, without those in which ingest found not one labelled voxel."""

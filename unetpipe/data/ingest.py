@@ -180,7 +180,7 @@ def _write_extent(grey: InPlaceSource, path: Path) -> dict[str, Any] | None:
         return None
     with replacing(path) as temporary:
         np.save(temporary, stored.bits)
-    return {"unit": stored.shard, "file": str(path)}
+    return {"shape": stored.shape, "unit": stored.unit, "file": str(path)}
 
 
 def _refuse_own_stores(addresses: Sequence[str], stores: Sequence[Path]) -> None:

@@ -189,7 +189,7 @@ def sample(
                 layers = stored.objects(Region((z, 0, 0), (end, *part.shape[1:])))
                 there: NDArray[np.bool_] = np.logical_or.reduce(layers, axis=0)
                 if not there.all():
-                    places = patches_in(there, stored.shard[1:], part.shape[1:])
+                    places = patches_in(there, stored.unit[1:], part.shape[1:])
             if not places:
                 # As of a section without contrast.
                 return {"mean": [0.0] * (end - z), "std": [0.0] * (end - z)}

@@ -11,8 +11,9 @@ from unetpipe.arrays import METADATA, N5_METADATA, PRECOMPUTED_METADATA, Found, 
 from unetpipe.data.sources import n5, ome, precomputed
 from unetpipe.data.sources.contract import DECODING_ERRORS, ZARR_METADATA, Source, as_volume, refusal
 from unetpipe.data.sources.level import PARENTS, Level
-from unetpipe.data.sources.survey import Stored, Survey, survey
+from unetpipe.data.sources.survey import Survey, survey
 from unetpipe.errors import UserError
+from unetpipe.extent import Extent
 from unetpipe.storage import Folder, above, folder_at, is_remote
 
 FORMATS = "an OME-Zarr 0.4 or 0.5, a Zarr array of version 2 or 3, an N5, or a precomputed volume"
@@ -88,7 +89,7 @@ class InPlaceSource(Source):
         """SHA-256 over the array's metadata, and over names, sizes and times (S3: ETags) of what it is stored in."""
         return self._survey.listing
 
-    def stored(self) -> Stored | None:
+    def stored(self) -> Extent | None:
         """Which storage objects are there, from the same listing; None where that cannot tell.
 
         It cannot where the chunks of a precomputed volume lie in shards.

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from unetpipe.arrays import METADATA, N5_METADATA, PRECOMPUTED_METADATA, Array, Found, read_info
 from unetpipe.data.sources.contract import ZARR_METADATA, refusal
 from unetpipe.data.sources.level import numbers, read_object
-from unetpipe.grid import Region, Shape, triple
+from unetpipe.extent import Extent
+from unetpipe.grid import triple
 from unetpipe.storage import folder_at
 
 _METADATA = {*ZARR_METADATA, N5_METADATA}
@@ -25,52 +25,11 @@ _MODULUS = 2**256
 
 
 @dataclass(frozen=True, eq=False)
-class Stored:
-    """Which storage objects of an array are there; a bit for each. The voxels of others are those that fill it.
-
-    Attributes
-    ----------
-    shape, shard:
-        Of the array, and of what is stored as one object: voxels (z, y, x).
-    bits:
-        For each object on the grid of ``shard``: (z, y, ceil(x / 8)) uint8, packed along x.
-    """
-
-    shape: Shape
-    shard: Shape
-    bits: NDArray[np.uint8]
-
-    @property
-    def grid(self) -> Shape:
-        """How many objects there can be along (z, y, x)."""
-        return triple([math.ceil(n / s) for n, s in zip(self.shape, self.shard, strict=True)])
-
-    @property
-    def count(self) -> int:
-        """How many there are."""
-        return int(np.bitwise_count(self.bits).sum())
-
-    def objects(self, region: Region) -> NDArray[np.bool_]:
-        """For the objects that ``region`` meets, within the array, whether they are there: (z, y, x)."""
-        inside = region.clip(self.shape)
-        z, y, x = (
-            slice(a // n, math.ceil(b / n)) for a, b, n in zip(inside.start, inside.stop, self.shard, strict=True)
-        )
-        packed = self.bits[z, y, x.start // 8 : math.ceil(x.stop / 8)]
-        first = x.start % 8
-        return np.unpackbits(packed, axis=-1)[..., first : first + x.stop - x.start].astype(np.bool_)
-
-    def meets(self, region: Region) -> bool:
-        """Whether any object that ``region`` meets is there."""
-        return bool(self.objects(region).any())
-
-
-@dataclass(frozen=True, eq=False)
 class Survey:
     """``listing``: SHA-256 that changes with any object. ``stored``: None where the names do not tell."""
 
     listing: str
-    stored: Stored | None
+    stored: Extent | None
 
 
 def survey(address: str, array: Array, found: Found) -> Survey:
@@ -108,7 +67,7 @@ def survey(address: str, array: Array, found: Found) -> Survey:
         elif all(0 <= i < n for i, n in zip(index, grid, strict=True)):
             z, y, x = index
             bits[z, y, x // 8] |= 128 >> x % 8
-    return Survey(f"{total:064x}", None if index_of is None else Stored(shape, shard, bits))
+    return Survey(f"{total:064x}", None if index_of is None else Extent(shape, shard, bits))
 
 
 def _digest(text: str) -> int:
