@@ -1,16 +1,18 @@
 """Folders on disk and in a bucket keep the same promises."""
 
+import itertools
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import buckets
 import pytest
+from obstore.exceptions import BaseError
 
 from unetpipe.errors import UserError
 from unetpipe.progress import Record
-from unetpipe.storage import Folder, LocalFolder, above, folder_at, is_remote, join, parent
+from unetpipe.storage import Folder, LocalFolder, above, folder_at, is_remote, join, parent, s3
 
 
 def test_what_is_written_is_there_whole(place: Folder) -> None:
@@ -76,6 +78,72 @@ def test_every_line_of_a_log_is_there_when_it_was_appended(place: Folder, monkey
     assert sum(entry.size for entry in place.logs().values()) >= 25 * len("line 0\n")
 
 
+def test_a_line_that_may_have_arrived_is_not_taken_back(
+    endpoint: str, bucket: str, aws: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unetpipe.storage.s3._RETRIES", {"max_retries": 0})
+    stumbles = buckets.Stumbles()
+    with buckets.stumbling(endpoint, stumbles) as front:
+        aws(front)
+        place = folder_at(f"s3://{bucket}/may-have-arrived")
+        place.append("one", b"first")
+        # Carried out, and never answered.
+        stumbles.plan, stumbles.every = ("lost",), 1
+        with pytest.raises(OSError, match="the storage did not do it"):
+            place.append("one", b"second")
+        stumbles.plan = ()
+        assert {line.strip() for line in place.lines()} == {b"first", b"second"}
+        place.append("one", b"third")
+        assert {line.strip() for line in place.lines()} == {b"first", b"second", b"third"}
+
+
+def test_who_does_not_know_the_lines_of_a_log_leaves_them(place: Folder) -> None:
+    place.write("key.json", b"{}")
+    place.append("one", b"first")
+    # As another process would, that was given the same name.
+    other = type(place)(place.path) if isinstance(place, LocalFolder) else s3.Bucket(place.address)
+    other.append("one", b"second")
+    place.append("one", b"third")
+    assert {line.strip() for line in place.lines()} - {b""} == {b"first", b"second", b"third"}
+
+
+def test_a_listing_goes_on_as_long_as_it_gets_on(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = folder_at(f"s3://{bucket}/listed")
+    for number in range(9):
+        place.write(f"{number}", b"x")
+    listed = s3.Bucket._items
+
+    def cut(self: s3.Bucket, last: str | None, *, deep: bool) -> Iterator[object]:
+        yield from itertools.islice(listed(self, last, deep=deep), 1)
+        if last is None or not last.endswith("8"):
+            raise BaseError("the answer ended")
+
+    monkeypatch.setattr(s3.Bucket, "_items", cut)
+    assert [entry.name for entry in place.entries()] == [str(number) for number in range(9)]
+    monkeypatch.setattr(s3.Bucket, "_items", lambda *_, **__: (_ for _ in ()).throw(BaseError("no answer")))
+    with pytest.raises(OSError, match="the storage did not do it"):
+        list(place.entries())
+
+
+@pytest.mark.parametrize(
+    ("variables", "region"),
+    [
+        ({"AWS_REGION": "eu-one-1", "AWS_DEFAULT_REGION": "eu-two-2"}, "eu-one-1"),
+        ({"AWS_DEFAULT_REGION": "eu-two-2"}, "eu-two-2"),
+        ({}, "us-east-1"),
+    ],
+)
+def test_the_region_is_that_of_the_usual_variables(
+    variables: dict[str, str], region: str, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    s3.forget_sessions()
+    assert folder_at(f"s3://{bucket}/region-{region}").kvstore()["aws_region"] == region
+
+
 def test_two_that_write_the_same_leave_it_whole(place: Folder) -> None:
     data = bytes(200_000)
     place.write("a", data)
@@ -138,8 +206,6 @@ def test_a_bucket_that_is_not_there_is_told(bucket: str) -> None:
 
 
 def test_missing_credentials_are_told(bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from unetpipe.storage import s3
-
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -165,8 +231,6 @@ def test_a_server_that_stumbles_is_asked_again(
 
 
 def test_a_server_that_is_gone_is_told_without_secrets(endpoint: str, bucket: str, aws: Callable[[str], None]) -> None:
-    from unetpipe.storage import s3
-
     with buckets.stumbling(endpoint, buckets.Stumbles(("503",), every=1)) as front:
         aws(front)
         with pytest.MonkeyPatch.context() as patch:

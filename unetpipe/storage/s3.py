@@ -6,7 +6,9 @@ Credentials, region and endpoint are those that Amazon's own tools use: environm
 
 import errno
 import functools
+import os
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -77,6 +79,8 @@ class Bucket(Folder):
         self.bucket, self.prefix = parts.netloc, parts.path.strip("/")
         self._store = _store(self.bucket)
         self._logs: dict[str, _Log] = {}
+        # Another one that writes the same log has other objects: none is written anew by who does not know its lines.
+        self._token = uuid.uuid4().hex
         self._writing = threading.Lock()
 
     def _key(self, name: str) -> str:
@@ -124,8 +128,10 @@ class Bucket(Folder):
             open_log = self._logs.setdefault(log, _Log())
             if len(open_log.lines) == _LINES:
                 open_log.number, open_log.lines = open_log.number + 1, []
-            self.write(f"{log}.{open_log.number:06}{LOG}", b"".join(each + b"\n" for each in [*open_log.lines, line]))
+            # Before it is written: where that fails, the storage may have it all the same, and it must not go again.
             open_log.lines.append(line)
+            name = f"{log}.{self._token}.{open_log.number:06}{LOG}"
+            self.write(name, b"".join(each + b"\n" for each in open_log.lines))
 
     def lines(self) -> Iterator[bytes]:
         """The lines of all logs; some objects are read at a time."""
@@ -144,15 +150,16 @@ class Bucket(Folder):
 
     def entries(self, *, deep: bool = True, ordered: bool = True) -> Iterator[Entry]:  # noqa: ARG002 – ordered anyway
         """All objects below; a listing that ends amid a page goes on from there."""
-        start, last = len(self._key("")), None
-        for attempt in range(1, _ATTEMPTS + 1):
+        start, last, failures = len(self._key("")), None, 0
+        while True:
             try:
                 with self._told(""):
                     for item in self._items(last, deep=deep):
-                        last = item["path"]
+                        last, failures = item["path"], 0
                         yield Entry(last[start:], item["size"], str(item["e_tag"]), item["last_modified"].timestamp())
             except OSError:
-                if attempt == _ATTEMPTS:
+                failures += 1
+                if failures == _ATTEMPTS:
                     raise
             else:
                 return
@@ -223,7 +230,8 @@ def _endpoint(session: botocore.session.Session) -> str | None:
 
 
 def _region(session: botocore.session.Session) -> str:
-    region: str | None = session.get_config_variable("region")
+    # The first is what most tools read, and botocore does not.
+    region: str | None = os.environ.get("AWS_REGION") or session.get_config_variable("region")
     return region or "us-east-1"
 
 
