@@ -24,12 +24,8 @@ def test_a_shard_is_there_if_it_covers_a_voxel_of_a_wanted_block(data: st.DataOb
         triple(start), triple([data.draw(st.integers(a + 1, n)) for a, n in zip(start, shape, strict=True)])
     )
     kind = data.draw(st.sampled_from(["all", "region", "extent"]))
-    extent = Extent(
-        (1, 1, 1),
-        np.packbits(
-            np.pad(np.ones((1, 1, 1), np.uint8), [(a, n - a - 1) for a, n in zip(start, shape, strict=True)]), axis=-1
-        ),
-    )
+    there = np.pad(np.ones((1, 1, 1), np.uint8), [(a, n - a - 1) for a, n in zip(start, shape, strict=True)])
+    extent = Extent(shape, (1, 1, 1), np.packbits(there, axis=-1))
     selection = Selection.of(plan, region if kind == "region" else None, extent=extent if kind == "extent" else None)
     voxels = np.zeros(shape, np.bool_)
     for each in selection.blocks(plan):
