@@ -148,7 +148,9 @@ MAY_IMPORT = {
         *("selection", "allocate", "handover"),
     },
     "evaluate": {"config", "volume", "progress", "cluster", "processes", "metrics", "allocate"},
+    "viewer": set(),
     "report": {
+        "viewer",
         "arrays",
         "colours",
         "storage",
