@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import dask
 import psutil
 import pytest
 from distributed import Client
@@ -233,9 +234,15 @@ def test_patience_follows_what_items_take() -> None:
     assert work._patience(SimpleNamespace(proven=False)) == 200 + cluster._FIRST_SECONDS
 
 
+def test_workers_are_not_missed_while_dask_asks_after_them_too() -> None:
+    with dask.config.set({"distributed.client.scheduler-info-interval": "1ms"}), connect(2) as asked:
+        assert {len(cluster.workers_of(asked)) for _ in range(500)} == {2}
+
+
 def test_without_any_process_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "_NO_WORKER_SECONDS", 0.3)
-    deserted: Any = SimpleNamespace(scheduler_info=lambda n_workers: {"workers": {}}, status="closed")
+    monkeypatch.setattr(cluster, "workers_of", lambda client: {})
+    deserted: Any = SimpleNamespace(status="closed")
     with pytest.raises(UserError, match="none has come back"):
         list(try_each(deserted, abs, [1]))
 

@@ -78,6 +78,14 @@ class Failed(Generic[T]):
     error: Exception
 
 
+def workers_of(client: Client) -> dict[str, Any]:
+    """What the scheduler knows of its workers, by their addresses."""
+    # client.scheduler_info() can return the answer to a question of its own, which leaves out all workers.
+    scheduler: Any = client.scheduler
+    known: dict[str, Any] = client.sync(scheduler.identity, n_workers=-1)["workers"]
+    return known
+
+
 def for_each(client: Client, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     """Results of ``function`` for each item, in the order in which they are finished.
 
@@ -306,7 +314,7 @@ class _Work(Generic[T, R]):
         if now - self._looked < _TICK_SECONDS:
             return
         self._looked = now
-        there = self._client.scheduler_info(n_workers=-1)["workers"]
+        there = workers_of(self._client)
         self._killed &= there.keys()
         for address in [address for address in self._workers if address not in there]:
             yield from self._bury(address)
