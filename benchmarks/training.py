@@ -14,7 +14,8 @@ from unetpipe import config
 from unetpipe.data import samples
 from unetpipe.data.batches import Batch, Samples
 from unetpipe.nets.recipe import make_optimiser
-from unetpipe.nets.repeatable import processor_facts, repeatable, usable_precision
+from unetpipe.nets.repeatable import PROCESSOR, processor_facts, repeatable, usable_precision
+from unetpipe.nets.together import ALONE
 from unetpipe.nets.unet import UNet
 from unetpipe.train import one_step
 
@@ -71,7 +72,7 @@ def training_against_plain_fp32() -> list[tuple[str, Range]]:
 
 def _ours(network: config.Network, data: Samples) -> Callable[[], None]:
     """The steps that the trainer does, in the precision that it takes here."""
-    settings = config.Train(batch=BATCH, precision=usable_precision("auto", processor_facts()))
+    settings = config.Train(batch=BATCH, precision=usable_precision("auto", processor_facts(), PROCESSOR))
     model = UNet(network, _CLASSES)
     model.lay_channels_last()
     optimiser = make_optimiser(model, settings)
@@ -80,7 +81,7 @@ def _ours(network: config.Network, data: Samples) -> Callable[[], None]:
     def steps() -> None:
         start = next(numbers) * STEPS
         for step, batch in enumerate(data.batches(range(start, start + STEPS), BATCH, 0), start):
-            one_step(model, optimiser, batch, settings.learning_rate, settings, 0, step)
+            one_step(ALONE, model, optimiser, batch, settings.learning_rate, settings, 0, step)
 
     return steps
 

@@ -139,7 +139,7 @@ def test_samples_with_a_high_loss_come_more_often(toy: Toy, monkeypatch: pytest.
             whole_step = unetpipe.train.one_step
 
             def step(*arguments: Any, whole: Any = whole_step, seen: list[int] = seen) -> Any:
-                seen += arguments[2].samples
+                seen += arguments[3].samples
                 return whole(*arguments)
 
             patch.setattr(unetpipe.train, "one_step", step)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file
 from training import (
     CLASSES,
@@ -27,6 +28,7 @@ from training import (
     Recipe,
     Toy,
     break_in,
+    history_of,
     of_network,
     run,
     with_settings,
@@ -233,3 +235,20 @@ def test_how_often_states_are_stored_changes_nothing(toy: Toy, unbroken: dict[st
     for every in (1, 100):
         checkpoint = run(folder, with_settings(MODERN, checkpoint_every=every), name=f"every {every}")
         assert digest(checkpoint) == digest(unbroken["adamw"])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("recipe", DIMENSIONS)
+def test_one_seed_gives_the_same_bytes_on_a_gpu(tmp_path: Path, recipe: Recipe) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("PyTorch finds no GPU")
+    folder = Toy(tmp_path, recipe).write()
+    recipe = with_settings(recipe, device="cuda", steps=12, precision="fp32")
+    first, again = (run(folder, recipe, name=name) for name in ("a", "b"))
+    assert digest(first) == digest(again)
+    losses = [
+        float(history_of(checkpoint)[0]["loss"])
+        for checkpoint in (first, run(folder, with_settings(recipe, device="cpu"), name="c"))
+    ]
+    # Dropout draws other channels there.
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4 if recipe["network"].dropout == 0 else 0.5)

@@ -85,6 +85,9 @@ def _training_problems(settings: Settings) -> list[Problem]:
             if there
         ]
     problems: list[Problem] = []
+    if train.batch % train.processes:
+        found = f"{train.processes} processes cannot share a batch of {train.batch} samples (train.batch)"
+        problems.append(("train.processes", f"{found}: it must be a multiple of them"))
     if train.average > train.steps:
         found = f"{train.average} is more than train.steps, {train.steps}"
         problems.append(("train.average", f"{found}: the first weights would count nearly as much as the last"))

@@ -15,7 +15,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -24,23 +24,29 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import unetpipe
 from unetpipe import config
 from unetpipe.config.types import Loss
 from unetpipe.data.batches import Batch, Samples
 from unetpipe.data.focus import Focus
-from unetpipe.errors import UserError
 from unetpipe.files import digest, digest_of, read_json, write_bytes
-from unetpipe.grid import Shape
 from unetpipe.nets.average import BATCHES, Average
 from unetpipe.nets.build import build
-from unetpipe.nets.checkpoint import load_checkpoint, save_checkpoint
+from unetpipe.nets.checkpoint import save_checkpoint, start_from
 from unetpipe.nets.layers import SegmentationNetwork
 from unetpipe.nets.recipe import diverged, learning_rate, loss_of, make_optimiser
-from unetpipe.nets.repeatable import processor_facts, repeatable, usable_precision
+from unetpipe.nets.repeatable import (
+    device_facts,
+    manual_seed,
+    processor_facts,
+    repeatable,
+    usable_device,
+    usable_precision,
+)
 from unetpipe.nets.state import State, restore_state, save_state
+from unetpipe.nets.together import Team, together
 from unetpipe.progress_bar import track
 from unetpipe.validate import validate
 from unetpipe.watch import Board, forget
@@ -50,7 +56,7 @@ NORMALISATION = "each section has mean 0 and standard deviation 1, by the consta
 _DROPOUT = 2
 """The stream of random numbers for dropout; batches have others."""
 
-_OFF = {"loss": "cross_entropy", "average": 0, "focus": 0.0}
+_OFF = {"loss": "cross_entropy", "average": 0, "focus": 0.0, "processes": 1}
 """Settings that belong to the description of a training only where they are used, as if there were none of them."""
 
 log = logging.getLogger(__name__)
@@ -98,13 +104,12 @@ def train(
         If the loss is no number, if ``init`` has another architecture or other classes, if a state cannot be read,
         or if TensorBoard is asked for and not installed.
     """
-    processor = processor_facts()
-    settings = settings.model_copy(update={"precision": usable_precision(settings.precision, processor)})
-    data = Samples(store)
+    processor, device = processor_facts(), usable_device(settings.device, settings.processes)
+    settings = settings.model_copy(update={"precision": usable_precision(settings.precision, processor, device)})
     described = read_json(samples)
     samples_digest = described["digest"]
     # What does not change the result must not change its description either.
-    recipe = settings.model_dump(mode="json", exclude={"init", "checkpoint_every", "tensorboard"})
+    recipe = settings.model_dump(mode="json", exclude={"init", "checkpoint_every", "tensorboard", "device"})
     recipe = {name: value for name, value in recipe.items() if name not in _OFF or value != _OFF[name]}
     recipe["init"] = None if init is None else digest(init)
     key = {
@@ -118,40 +123,15 @@ def train(
         "numpy": np.__version__,
         "processor": processor,
     }
-    folder = checkpoint.parent / "resume"
+    if device.type != "cpu":
+        key["device"] = recipe["device"] = device_facts(device)
+    folder, events = checkpoint.parent / "resume", checkpoint.parent / "tensorboard"
     path = folder / digest_of(key)[:16] / "state.safetensors"
-    with repeatable(settings.threads, seed):
-        model = build(network, len(classes))
-        model.lay_channels_last()
-        if init is not None:
-            _start_from(init, model, classes)
-        optimiser = make_optimiser(model, settings)
-        state = restore_state(path, model, optimiser)
-        if state is None:
-            state = State()
-            if folder.exists():
-                log.info(
-                    "%s holds a training with other settings, samples, software or processor; it is not used", folder
-                )
-        else:
-            log.info("going on from step %d, which an unfinished run has stored", state.step)
-        average = Average(model, settings.average, state.average) if settings.average else None
-        focus = None
-        if settings.focus:
-            kept = {name: losses.numpy() for name, losses in state.focus.items()}
-            focus = Focus(data.count, settings.batch, settings.focus, seed, kept)
-        with ExitStack() as stack:
-            board = None
-            if settings.tensorboard:
-                board = stack.enter_context(Board(checkpoint.parent / "tensorboard", classes, state.rows))
-            elif state.step == 0:
-                forget(checkpoint.parent / "tensorboard")
-            parts = _Parts(model, optimiser, data, state, settings, classes, seed, average, focus, board)
-            _train(parts, partial(save_state, path, model, optimiser, state))
-        if state.best:
-            model.load_state_dict(state.best)
-        elif average is not None:
-            model.load_state_dict(parts.kept().state_dict())
+    if folder.exists() and not path.exists():
+        log.info("%s holds a training with other settings, samples, software or processor; it is not used", folder)
+    task = _Task(store, path, events, network, settings, classes, seed, init)
+    with together(device, settings.processes, _learn, task) as team:
+        model, state = _learn(team, task)
     _write_history(history, state.rows, classes)
     metadata = {
         "classes": classes,
@@ -173,9 +153,32 @@ def train(
 
 
 @dataclass(frozen=True)
-class _Parts:
-    """What a training is made of; ``average``, ``focus`` and ``board`` are None where they are not asked for."""
+class _Task:
+    """What is to be learnt, for every process.
 
+    ``state``: the file of the state that an unfinished run has stored. ``events``: the folder for what is to be
+    watched.
+    """
+
+    store: Path
+    state: Path
+    events: Path
+    network: config.Network
+    settings: config.Train
+    classes: list[str]
+    seed: int
+    init: Path | None
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What a training is made of; ``average``, ``focus`` and ``board`` are None where they are not asked for.
+
+    ``network``: through which batches go in training; ``model``, or around it.
+    """
+
+    team: Team
+    network: nn.Module
     model: SegmentationNetwork
     optimiser: torch.optim.Optimizer
     data: Samples
@@ -192,23 +195,68 @@ class _Parts:
         if self.average is None:
             return self.model
         batches = (self.data.batch(step, self.settings.batch, self.seed) for step in range(BATCHES))
-        return self.average.settled((torch.from_numpy(batch.image) for batch in batches), self.seed)
+        images = (torch.from_numpy(batch.image).to(self.team.device) for batch in batches)
+        return self.average.settled(images, self.seed)
+
+
+def _learn(team: Team, task: _Task) -> tuple[SegmentationNetwork, State]:
+    """The part of one process; gives the weights to keep, and how far it has come."""
+    settings, classes, seed = task.settings, task.classes, task.seed
+    data = Samples(task.store)
+    with repeatable(settings.threads, seed, team.device), ExitStack() as stack:
+        model = build(task.network, len(classes))
+        model.lay_channels_last()
+        if task.init is not None:
+            start_from(task.init, model, classes)
+        network = team.joined(model.to(team.device))
+        optimiser = make_optimiser(model, settings)
+        state = restore_state(task.state, model, optimiser)
+        if state is None:
+            state = State()
+        else:
+            log.info("going on from step %d, which an unfinished run has stored", state.step)
+        focus = None
+        if settings.focus:
+            kept = {name: losses.numpy() for name, losses in state.focus.items()}
+            focus = Focus(data.count, settings.batch, settings.focus, seed, kept)
+        average = board = None
+        if team.leads:
+            average = Average(model, settings.average, state.average) if settings.average else None
+            if settings.tensorboard:
+                board = stack.enter_context(Board(task.events, classes, state.rows))
+            elif state.step == 0:
+                forget(task.events)
+        parts = _Parts(
+            team, network, model, optimiser, data, state, settings, classes, seed, average, focus, board
+        )  # fmt: skip
+        _train(parts, partial(save_state, task.state, model, optimiser, state))
+        if state.best:
+            model.load_state_dict(state.best)
+        elif average is not None:
+            model.load_state_dict(parts.kept().state_dict())
+    return model, state
 
 
 def _train(parts: _Parts, store: Callable[[], None]) -> None:
     """Do the steps that the state lacks; what changes is the model, the optimiser and the state."""
-    data, state, settings, average, focus = parts.data, parts.state, parts.settings, parts.average, parts.focus
+    team, data, state, settings = parts.team, parts.data, parts.state, parts.settings
+    average, focus = parts.average, parts.focus
     stored = state.step
     begin = time.monotonic() - (state.rows[-1]["seconds"] if state.rows else 0.0)
     order = None if focus is None else focus.order
-    batches = data.batches(range(state.step, settings.steps), settings.batch, parts.seed, order)
+    batches: Iterable[Batch] = data.batches(
+        range(state.step, settings.steps), settings.batch, parts.seed, order, team.share(settings.batch)
+    )
+    if team.leads:
+        batches = track(batches, "training", settings.steps, "steps", done=state.step)
     try:
-        for batch in track(batches, "training", settings.steps, "steps", done=state.step):
-            if state.best and 0 < settings.patience * settings.validate_every <= state.step - state.best_step:
+        for batch in batches:
+            since = state.step - state.best_step
+            if state.best_iou is not None and 0 < settings.patience * settings.validate_every <= since:
                 log.info("no better mean IoU since step %d: training ends at %d", state.best_step, state.step)
                 break
             rate = learning_rate(state.step, settings)
-            losses = one_step(parts.model, parts.optimiser, batch, rate, settings, parts.seed, state.step)
+            losses = one_step(team, parts.network, parts.optimiser, batch, rate, settings, parts.seed, state.step)
             if average is not None:
                 average.take(parts.model)
             if focus is not None:
@@ -223,7 +271,7 @@ def _train(parts: _Parts, store: Callable[[], None]) -> None:
             row["seconds"] = round(time.monotonic() - begin, 3)
             if parts.board is not None:
                 parts.board.add(row)
-            if state.step % settings.checkpoint_every == 0:
+            if team.leads and state.step % settings.checkpoint_every == 0:
                 if average is not None:
                     state.average = average.state
                 if focus is not None:
@@ -236,14 +284,18 @@ def _train(parts: _Parts, store: Callable[[], None]) -> None:
 
 
 def _validate(parts: _Parts) -> dict[str, Any]:
-    """The columns of the history after a validation; the best weights are remembered."""
-    state, kept = parts.state, parts.kept()
-    show = None if parts.board is None else partial(parts.board.show, state.step)
-    scores = validate(kept, parts.data, parts.classes, parts.settings.loss, state.step, show)
-    if state.best_iou is None or scores["validation_mean_iou"] > state.best_iou:
-        state.best_step, state.best_iou = state.step, scores["validation_mean_iou"]
-        state.best = {name: tensor.clone() for name, tensor in kept.state_dict().items()}
-    return scores
+    """The columns of the history after a validation, which the first process does; it remembers the best weights."""
+    team, state, scores = parts.team, parts.state, None
+    if team.leads:
+        kept = parts.kept()
+        show = None if parts.board is None else partial(parts.board.show, state.step)
+        scores = validate(kept, parts.data, parts.classes, parts.settings.loss, state.step, show)
+    found: dict[str, Any] = team.told(scores)
+    if state.best_iou is None or found["validation_mean_iou"] > state.best_iou:
+        state.best_step, state.best_iou = state.step, found["validation_mean_iou"]
+        if team.leads:
+            state.best = {name: tensor.clone() for name, tensor in kept.state_dict().items()}
+    return found
 
 
 class Losses(NamedTuple):
@@ -254,7 +306,8 @@ class Losses(NamedTuple):
 
 
 def one_step(
-    model: SegmentationNetwork,
+    team: Team,
+    network: nn.Module,
     optimiser: torch.optim.Optimizer,
     batch: Batch,
     rate: float,
@@ -262,67 +315,40 @@ def one_step(
     seed: int,
     step: int,
 ) -> Losses:
-    """One step of the optimiser, at the learning rate ``rate``; gives the losses before it.
+    """One step of the optimiser, at the learning rate ``rate``; gives the losses before it, of the whole batch.
 
-    ``settings.precision`` says what to compute in, ``auto`` is fp32 here. Dropout follows from ``seed`` and ``step``.
+    ``batch`` holds the voxels of this process's share. ``settings.precision`` says what to compute in, ``auto`` is fp32
+    here. Dropout follows from ``seed``, ``step`` and the process.
 
     Raises
     ------
     UserError
         If the loss is no number.
     """
-    # The generator itself: torch.manual_seed would also queue a call for a GPU that is never used, at every step.
-    torch.default_generator.manual_seed(int(np.random.SeedSequence([seed, _DROPOUT, step]).generate_state(1)[0]))
-    model.train()
-    with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bf16"):
-        logits = model(torch.from_numpy(batch.image))
-    answer = logits, torch.from_numpy(batch.label), torch.from_numpy(batch.weight)
-    loss = loss_of(settings.loss, *answer)
+    manual_seed([seed, _DROPOUT, step, *([team.rank] if team.rank else [])], team.device)
+    network.train()
+    image, label, weight = (
+        torch.from_numpy(array).to(team.device) for array in (batch.image, batch.label, batch.weight)
+    )
+    with torch.autocast(team.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+        logits = network(image)
+    loss = loss_of(settings.loss, logits, label, weight, team.total)
     value = loss.item()
     if not math.isfinite(value):
         raise diverged(f"the loss at step {step + 1} is {value}, at a learning rate of {rate:.3g}")
-    samples = _losses_of_samples(settings.loss, *answer) if settings.focus else ()
+    samples = team.gathered(_losses_of_samples(settings.loss, logits, label, weight)) if settings.focus else ()
     for group in optimiser.param_groups:
         group["lr"] = rate
     optimiser.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     optimiser.step()
-    return Losses(value, samples)
+    return Losses(value, tuple(samples))
 
 
 @torch.no_grad()
-def _losses_of_samples(kind: Loss, *answer: Tensor) -> tuple[float, ...]:
+def _losses_of_samples(kind: Loss, *answer: Tensor) -> list[float]:
     """Of each sample, as if it were a batch by itself, from the logits, labels and weights of a batch."""
-    return tuple(loss_of(kind, *(part[None] for part in parts)).item() for parts in zip(*answer, strict=True))
-
-
-def _start_from(path: Path, model: SegmentationNetwork, classes: list[str]) -> None:
-    """Give ``model`` the weights of a checkpoint; UserError if it is of another architecture or for other classes."""
-    other, metadata = load_checkpoint(path)
-    found, wanted = _description(other, metadata["classes"]), _description(model, classes)
-    if found != wanted:
-        raise UserError(
-            f"training was to start from {path}, with {wanted}",
-            f"it holds {found}",
-            "set network and classes to those of the checkpoint, or leave train.init out",
-        )
-    model.load_state_dict(other.state_dict())
-
-
-def _description(model: SegmentationNetwork, classes: list[str]) -> str:
-    """All that must agree for the weights of one network to mean the same in another."""
-    network = model.settings
-    return (
-        f"a {network.name} of width {network.width} and depth {network.depth}, kernels {_listed(network.kernels)}, "
-        f"poolings {_listed(network.poolings)}, sections {network.sections}, skips {network.skips}, "
-        f"upsampling {network.upsampling}, normalisation {network.normalisation}, for the classes {', '.join(classes)}"
-    )
-
-
-def _listed(shapes: Sequence[Shape]) -> str:
-    """Of each level, (z, y, x); once where all are the same."""
-    alike = shapes[:1] if len(set(shapes)) == 1 else shapes
-    return ", ".join(" x ".join(map(str, shape)) for shape in alike)
+    return [loss_of(kind, *(part[None] for part in parts)).item() for parts in zip(*answer, strict=True)]
 
 
 def _write_history(path: Path, rows: list[dict[str, Any]], classes: list[str]) -> None:

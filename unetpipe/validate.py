@@ -34,11 +34,12 @@ def validate(
         If no voxel has a label, or the loss is no number.
     """
     model.eval()
+    device = next(model.parameters()).device
     table = np.zeros((len(classes), len(classes)), np.int64)
     losses = []
     sums = torch.zeros(3, len(classes), dtype=torch.float64)
     for tile, (image, label) in enumerate(data.validation()):
-        logits = model(torch.from_numpy(image))  # (1, classes, z, y, x)
+        logits = model(torch.from_numpy(image).to(device)).cpu()  # (1, classes, z, y, x)
         truth = torch.from_numpy(label.astype(np.int64))
         if kind != "dice":
             losses.append(cross_entropy(logits, truth, ignore_index=IGNORE, reduction="sum").item())

@@ -107,6 +107,14 @@ class Train(Model):
         2,
         description="CPU threads; another number can give another last bit, so it is a setting and not --cores",
     )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="where to train; auto: on a GPU where PyTorch finds one. Another device, other last bits"
+    )
+    processes: Positive = Field(
+        1,
+        description="processes that share each batch; each has a GPU of its own, or `threads` CPU threads. They "
+        "learn what one process would learn from whole batches, but for rounding",
+    )
     tensorboard: bool = Field(
         False,
         description="write losses, learning rate, IoU and pictures of validation tiles to `model/tensorboard`, for "

@@ -25,6 +25,8 @@ _MOST_BYTES_IN_MEMORY = 1 << 30
 _ORDER, _TURNS, _UPSIDE_DOWN = 0, 1, 2
 """Streams of random numbers that one seed gives."""
 
+WHOLE = slice(None)
+
 Order = Callable[[int], NDArray[np.int64]]
 """The samples of a pass, by its number, in the order in which they come."""
 
@@ -34,7 +36,8 @@ class Batch:
     """Samples as the loss takes them.
 
     ``image``: (n, z, y, x) float32, normalised grey values. ``label``: (n, z', y', x') int64, class indices, 0 where
-    the label is unknown. ``weight``: (n, z', y', x') float32, 0 where the label is unknown. ``samples``: their numbers.
+    the label is unknown. ``weight``: (n, z', y', x') float32, 0 where the label is unknown. ``samples``: the
+    numbers of all samples of the batch, those too of which another process has the voxels.
     """
 
     image: NDArray[np.float32]
@@ -60,7 +63,9 @@ class Samples:
         # Where a border differs along y and x, labels of square images are oblong, or the other way round.
         self._square = all(y == x for y, x in (array.shape[2:] for array in arrays))
 
-    def batches(self, steps: range, size: int, seed: int, order: Order | None = None) -> Iterator[Batch]:
+    def batches(
+        self, steps: range, size: int, seed: int, order: Order | None = None, part: slice = WHOLE
+    ) -> Iterator[Batch]:
         """The batches of ``steps``; the next ones are read while one is in use.
 
         The order of a pass is asked for when at least all but the last ``BATCHES_AHEAD`` batches before it are used.
@@ -68,14 +73,16 @@ class Samples:
         with ThreadPoolExecutor(max_workers=1) as reader:
             coming: deque[Future[Batch]] = deque()
             for step in steps:
-                coming.append(reader.submit(self.batch, step, size, seed, order))
+                coming.append(reader.submit(self.batch, step, size, seed, order, part))
                 if len(coming) > BATCHES_AHEAD:
                     yield coming.popleft().result()
             while coming:
                 yield coming.popleft().result()
 
-    def batch(self, step: int, size: int, seed: int, order: Order | None = None) -> Batch:
+    def batch(self, step: int, size: int, seed: int, order: Order | None = None, part: slice = WHOLE) -> Batch:
         """The ``size`` samples of a step: unless ``order`` says otherwise, each pass takes all once, shuffled.
+
+        Only the voxels of ``part`` of them are read.
 
         Each is flipped and turned by one of the eight symmetries of the square; of those, a tile that is not square has
         the four that keep its shape. One of several sections may be turned upside down too.
@@ -90,7 +97,10 @@ class Samples:
             picks.append((sample, bool(random.integers(2)), int(random.integers(4)), bool(next(upside_down))))
         image, label, weight = (
             np.stack(
-                [self._turned(np.asarray(array[sample]), flip, turns, down) for sample, flip, turns, down in picks]
+                [
+                    self._turned(np.asarray(array[sample]), flip, turns, down)
+                    for sample, flip, turns, down in picks[part]
+                ]
             )
             for array in (self._image, self._label, self._weight)
         )

@@ -1,7 +1,7 @@
 """Trained networks as safetensors files that describe themselves."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from safetensors.torch import save
 from unetpipe.config import Network
 from unetpipe.errors import UserError
 from unetpipe.files import write_bytes
+from unetpipe.grid import Shape
 from unetpipe.nets.build import build
 from unetpipe.nets.layers import SegmentationNetwork
 
@@ -77,3 +78,32 @@ def load_checkpoint(path: Path) -> tuple[SegmentationNetwork, dict[str, Any]]:
     network.load_state_dict(state)
     network.eval()
     return network, metadata
+
+
+def start_from(path: Path, model: SegmentationNetwork, classes: list[str]) -> None:
+    """Give ``model`` the weights of a checkpoint; UserError if it is of another architecture or for other classes."""
+    other, metadata = load_checkpoint(path)
+    found, wanted = _description(other, metadata["classes"]), _description(model, classes)
+    if found != wanted:
+        raise UserError(
+            f"training was to start from {path}, with {wanted}",
+            f"it holds {found}",
+            "set network and classes to those of the checkpoint, or leave train.init out",
+        )
+    model.load_state_dict(other.state_dict())
+
+
+def _description(model: SegmentationNetwork, classes: list[str]) -> str:
+    """All that must agree for the weights of one network to mean the same in another."""
+    network = model.settings
+    return (
+        f"a {network.name} of width {network.width} and depth {network.depth}, kernels {_listed(network.kernels)}, "
+        f"poolings {_listed(network.poolings)}, sections {network.sections}, skips {network.skips}, "
+        f"upsampling {network.upsampling}, normalisation {network.normalisation}, for the classes {', '.join(classes)}"
+    )
+
+
+def _listed(shapes: Sequence[Shape]) -> str:
+    """Of each level, (z, y, x); once where all are the same."""
+    alike = shapes[:1] if len(set(shapes)) == 1 else shapes
+    return ", ".join(" x ".join(map(str, shape)) for shape in alike)

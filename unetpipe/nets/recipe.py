@@ -1,6 +1,7 @@
 """What a step of training is made of: the losses, the optimiser, and the learning rate."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from unetpipe.nets.layers import SegmentationNetwork
 # A cycle as in Smith and Topin 2017 (arXiv:1708.07120): up in the first part, then down to almost nothing.
 _UP = 0.3
 _FIRST, _LAST = 1 / 25, 1e-4
+
+Total = Callable[[Tensor], Tensor]
 
 
 def learning_rate(step: int, settings: config.Train) -> float:
@@ -40,15 +43,18 @@ def make_optimiser(model: SegmentationNetwork, settings: config.Train) -> torch.
     return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(settings.momentum, 0.999), fused=True)
 
 
-def loss_of(kind: Loss, logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
-    """:func:`weighted_loss`, :func:`dice_loss` or their sum, as Isensee et al. 2018 (arXiv:1809.10486) have it."""
+def loss_of(kind: Loss, logits: Tensor, label: Tensor, weight: Tensor, total: Total = lambda part: part) -> Tensor:
+    """:func:`weighted_loss`, :func:`dice_loss` or their sum, as Isensee et al. 2018 (arXiv:1809.10486) have it.
+
+    ``total`` makes of a sum over these voxels the sum over all that the loss is of.
+    """
     if kind == "cross_entropy":
-        return weighted_loss(logits, label, weight)
-    dice = dice_loss(dice_sums(logits, label, weight))
-    return dice if kind == "dice" else weighted_loss(logits, label, weight) + dice
+        return weighted_loss(logits, label, weight, total)
+    dice = dice_loss(total(dice_sums(logits, label, weight)))
+    return dice if kind == "dice" else weighted_loss(logits, label, weight, total) + dice
 
 
-def weighted_loss(logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
+def weighted_loss(logits: Tensor, label: Tensor, weight: Tensor, total: Total = lambda part: part) -> Tensor:
     """Softmax cross-entropy, weighted by voxel and divided by the sum of weights, in fp32.
 
     Parameters
@@ -59,9 +65,12 @@ def weighted_loss(logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
         (n, z, y, x) int64.
     weight:
         (n, z, y, x) float32; where it is 0, the label does not count. If it is 0 everywhere, so is the loss.
+    total:
+        As for :func:`loss_of`.
     """
     losses = cross_entropy(logits.float(), label, reduction="none")
-    return (losses * weight.flatten(1, 2)).sum() / weight.sum().clamp_min(torch.finfo(torch.float32).tiny)
+    weights = total(weight.sum()).clamp_min(torch.finfo(torch.float32).tiny)
+    return total((losses * weight.flatten(1, 2)).sum()) / weights
 
 
 def dice_sums(logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ rule train:
         f"{RESULTS}/benchmarks/train.tsv"
     conda:
         "../envs/unetpipe.yaml"
-    threads: SETTINGS.train.threads
+    threads: SETTINGS.train.threads * SETTINGS.train.processes
     resources:
         mem_mb=8000,
         runtime=1440,
