@@ -15,6 +15,13 @@ from unetpipe.data.sources import watched
 from unetpipe.errors import UserError
 from unetpipe.storage import join
 
+# A module's `prefix` moves what Snakemake sees, but not the stores beside it.
+moved = workflow.modifier.path_modifier
+if moved.prefix or moved.modifies_prefixes:
+    raise WorkflowError(
+        "A module of unetpipe takes no `prefix` and no `replace_prefix`: `run` and --directory say where results lie."
+    )
+
 try:
     SETTINGS = check(config, ", ".join(map(str, workflow.configfiles)) or "--config")
 except UserError as error:
