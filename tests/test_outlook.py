@@ -93,6 +93,7 @@ def parts(text: str) -> dict[str, dict[str, str]]:
     return found
 
 
+@pytest.mark.long
 def test_before_training_a_network_with_random_weights_is_measured(configuration: Path) -> None:
     command = [sys.executable, "-m", "unetpipe", "plan", str(configuration), "--cores", "1", "--config", "run=other"]
     result = subprocess.run(command, capture_output=True, text=True, cwd=configuration.parent, check=False)

@@ -54,6 +54,7 @@ def test_it_gives_the_probabilities_of_the_network_in_every_size(exported: Any, 
         pytest.param(1, (6, 6, 6), id="a cube"),
     ],
 )
+@pytest.mark.long
 def test_so_it_does_in_other_dimensions(exported_further: Any, batch: int, kept: tuple[int, int, int]) -> None:
     geometry = load_checkpoint(exported_further.checkpoint)[0].geometry
     tile = geometry.tile_for(kept)
@@ -141,6 +142,7 @@ def test_metadata_tell_all_that_an_engine_must_know(exported: Any) -> None:
     assert description["parameters"] == sum(parameter.numel() for parameter in network.parameters())
 
 
+@pytest.mark.long
 def test_another_process_elsewhere_writes_the_same_bytes(exported: Any, tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from unetpipe.deploy.export import export\n"

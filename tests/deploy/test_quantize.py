@@ -40,6 +40,7 @@ def test_each_form_of_each_precision_is_written(exported: Any, make_volume: Any,
     assert found["calibration"]["tiles"]["count"] == len(found["calibration"]["tiles"]["sources"]) == 3
 
 
+@pytest.mark.long
 def test_networks_of_other_dimensions(exported_further: Any, make_volume: Any, tmp_path: Path) -> None:
     found = run(exported_further.onnx, [make_volume(grey(24, 48, 48))], tmp_path)
     assert set(found["forms"]) == {"int8-asymmetric", "int8-symmetric"}

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.workflow
         ),
     ],
 )
+@pytest.mark.long
 def test_a_prediction_that_fails_is_tried_again_on_a_cluster_alone(
     where: list[str], tries: int, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
