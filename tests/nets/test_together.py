@@ -124,6 +124,7 @@ def gone(process: psutil.Process) -> bool:
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("killed", ["first", "other"])
 def test_none_outlives_the_others(tmp_path: Path, killed: str) -> None:
     folder = Toy(tmp_path, PAPER, count=12).write()
