@@ -69,7 +69,7 @@ $(VENV)/installed: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/installed-test: $(VENV)/installed
-	$(PIP) --editable '.[test,s3,tensorrt-rtx]'
+	$(PIP) --editable '.[test,s3,viewer,tensorrt-rtx]'
 	touch $@
 
 # Without its networks: they need torchvision in the build that fits torch. Its predictor does not.

@@ -42,6 +42,7 @@ LONG = [
     "test_predict_bucket.py",
     "test_segment_again.py",
     "test_benchmarks.py",
+    "viewer/test_browser.py",
 ]
 
 

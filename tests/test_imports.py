@@ -148,7 +148,7 @@ MAY_IMPORT = {
         *("selection", "allocate", "handover"),
     },
     "evaluate": {"config", "volume", "progress", "cluster", "processes", "metrics", "allocate"},
-    "viewer": set(),
+    "viewer": {"arrays", "colours", "storage", "volume", "handover", "levels", "data"},
     "report": {
         "viewer",
         "arrays",
@@ -179,7 +179,10 @@ MAY_IMPORT = {
     },
     "status": {"progress", "report", "volume", "handover"},
     "preview": {"config", "combinations", "volume", "allocate", "predict", "pyramid", "handover"},
-    "cli": {"ablation", "preview", "outlook", "config", "parse", "check", "status", "fsck", "repair"},
+    "cli": {
+        *("ablation", "preview", "outlook", "config", "parse", "check", "status", "fsck", "repair"),
+        "viewer",
+    },
     "__main__": {"cli"},
 }
 FOR_ALL = {"errors", "files", "grid", "memory", "progress_bar"}

@@ -1,4 +1,4 @@
-"""The command line: unetpipe check | plan | status | fsck | preview."""
+"""The command line: unetpipe check | plan | status | fsck | preview | view."""
 
 import argparse
 import logging
@@ -18,6 +18,7 @@ from unetpipe.check import check
 from unetpipe.errors import StoppedError, UserError
 from unetpipe.parse import read
 from unetpipe.status import status
+from unetpipe.viewer.address import PORT
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,15 +55,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     doctor.add_argument("--cores", type=_positive, default=os.cpu_count(), help="CPU cores of a repair (default: all)")
     doctor.set_defaults(command=_fsck, mistake=2)
 
-    viewer = commands.add_parser("preview", help="predict a region with the trained network of a run")
-    viewer.add_argument("configuration", type=Path, help="a file such as config/config.yaml")
-    viewer.add_argument("volume", help="its name in the configuration")
-    viewer.add_argument("--region", required=True, metavar="Z0:Z1,Y0:Y1,X0:X1", help="voxels of the volume, half open")
-    viewer.add_argument(
+    previewer = commands.add_parser("preview", help="predict a region with the trained network of a run")
+    previewer.add_argument("configuration", type=Path, help="a file such as config/config.yaml")
+    previewer.add_argument("volume", help="its name in the configuration")
+    previewer.add_argument(
+        "--region", required=True, metavar="Z0:Z1,Y0:Y1,X0:X1", help="voxels of the volume, half open"
+    )
+    previewer.add_argument(
         "--config", nargs="*", default=[], metavar="KEY=VALUE", help="settings to replace, as snakemake takes them"
     )
-    viewer.add_argument("--workers", type=_positive, help="processes (default: as in the configuration)")
-    viewer.set_defaults(command=_preview, mistake=1)
+    previewer.add_argument("--workers", type=_positive, help="processes (default: as in the configuration)")
+    previewer.set_defaults(command=_preview, mistake=1)
+
+    viewer = commands.add_parser(
+        "view", help="serve the volumes of a run to a browser on this machine, in Neuroglancer"
+    )
+    viewer.add_argument("run", type=Path, help="a folder such as results/demo, or the name of a run in results")
+    viewer.add_argument(
+        "--port", type=_port, default=PORT, help=f"to serve on; links in reports lead to {PORT} (the default)"
+    )
+    viewer.add_argument("--no-open", action="store_true", help="print the links, and open no browser")
+    viewer.set_defaults(command=_view, mistake=1)
 
     chosen = parser.parse_args(arguments)
     try:
@@ -151,6 +164,26 @@ def _preview(arguments: argparse.Namespace) -> int:
     _log_to_terminal()
     print(preview(settings, arguments.volume, region, workers=arguments.workers, command=shlex.join(command)))
     return 0
+
+
+def _view(arguments: argparse.Namespace) -> int:
+    # Not at the top: who does not view anything needs no web server.
+    from unetpipe.viewer.view import view
+
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    view(arguments.run, arguments.port, show=not arguments.no_open, say=_say)
+    return 0
+
+
+def _say(line: str) -> None:
+    # At once, also into a pipe: whoever waits for the address reads it there.
+    print(line, flush=True)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: a number up to 65535, 0 for any that is free")
+    return int(text)
 
 
 def _positive(text: str) -> int:
