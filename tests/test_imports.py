@@ -95,7 +95,7 @@ MAY_IMPORT = {
     "watch": {"volume"},
     "train": {"config", "volume", "progress", "nets", "data", "metrics", "validate", "watch"},
     "engines": {"config", "volume"},
-    "deploy": {"config", "volume", "nets", "engines", "metrics", "data"},
+    "deploy": {"arrays", "colours", "storage", "config", "volume", "nets", "engines", "metrics", "data"},
     "layout": set(),
     "plan": {"layout"},
     "measure": {"arrays", "storage", "progress", "layout", "volume", "processes", "engines"},
@@ -181,7 +181,7 @@ MAY_IMPORT = {
     "preview": {"config", "combinations", "volume", "allocate", "predict", "pyramid", "handover"},
     "cli": {
         *("ablation", "preview", "outlook", "config", "parse", "check", "status", "fsck", "repair"),
-        "viewer",
+        *("viewer", "deploy"),
     },
     "__main__": {"cli"},
 }

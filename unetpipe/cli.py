@@ -1,4 +1,4 @@
-"""The command line: unetpipe check | plan | status | fsck | preview | view."""
+"""The command line: unetpipe check | plan | status | fsck | preview | view | package."""
 
 import argparse
 import logging
@@ -76,6 +76,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     viewer.add_argument("--no-open", action="store_true", help="print the links, and open no browser")
     viewer.set_defaults(command=_view, mistake=1)
+
+    packer = commands.add_parser("package", help="put the network of a run into a package for bioimage.io")
+    packer.add_argument("run", type=Path, help="a folder such as results/demo, or the name of a run in results")
+    packer.add_argument("package", type=Path, help="the file to write, .zip")
+    packer.add_argument("--author", action="append", required=True, metavar="NAME", help="may be given several times")
+    packer.add_argument("--license", required=True, metavar="SPDX", help="of the package, such as CC-BY-4.0")
+    packer.add_argument("--name", help="of the model (default: that of the run)")
+    packer.set_defaults(command=_package, mistake=1)
 
     chosen = parser.parse_args(arguments)
     try:
@@ -172,6 +180,15 @@ def _view(arguments: argparse.Namespace) -> int:
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     view(arguments.run, arguments.port, show=not arguments.no_open, say=_say)
+    return 0
+
+
+def _package(arguments: argparse.Namespace) -> int:
+    # Not at the top: ONNX takes its time.
+    from unetpipe.deploy.package import package
+
+    _log_to_terminal()
+    package(arguments.run, arguments.package, authors=arguments.author, license=arguments.license, name=arguments.name)
     return 0
 
 
