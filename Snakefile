@@ -32,6 +32,7 @@ include: "workflow/rules/allocate.smk"
 include: "workflow/rules/predict.smk"
 include: "workflow/rules/pyramid.smk"
 include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/quality.smk"
 include: "workflow/rules/segment.smk"
 include: "workflow/rules/report.smk"
 

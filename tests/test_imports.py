@@ -147,6 +147,10 @@ MAY_IMPORT = {
         *("arrays", "storage", "config", "volume", "progress", "cluster", "processes", "metrics", "segmentation"),
         *("selection", "allocate", "handover"),
     },
+    "quality": {
+        *("arrays", "storage", "config", "volume", "progress", "cluster", "processes", "metrics", "data"),
+        *("selection", "allocate", "handover"),
+    },
     "evaluate": {"config", "volume", "progress", "cluster", "processes", "metrics", "allocate"},
     "viewer": {"arrays", "colours", "storage", "volume", "handover", "levels", "data"},
     "report": {
@@ -162,6 +166,7 @@ MAY_IMPORT = {
         "engines",
         "selection",
         "nets",
+        "quality",
     },
     "ablation": {"config", "parse", "check"},
     "fsck": {"coverage", "ledger", "arrays", "storage", "volume", "progress", "allocate", "selection", "handover"},

@@ -7,7 +7,7 @@ from unetpipe.config.ablation import Ablation, Dataset, Variant
 from unetpipe.config.engine import Certify, Engine, Precision, Quantize
 from unetpipe.config.learning import Augment, Train
 from unetpipe.config.network import Network
-from unetpipe.config.predicting import Evaluate, Predict, Segment
+from unetpipe.config.predicting import Evaluate, Predict, Quality, Segment
 from unetpipe.config.settings import Problem, Settings, schema
 from unetpipe.config.volumes import PHANTOM, Annotation, Instances, Phantom, Volume
 
@@ -26,6 +26,7 @@ __all__ = [
     "Precision",
     "Predict",
     "Problem",
+    "Quality",
     "Quantize",
     "Segment",
     "Settings",

@@ -109,3 +109,19 @@ class Segment(Model):
     )
     seeds: Fraction = Field(0.9, description="of `watershed`: a voxel is in a seed where its probability is above it")
     min_voxels: Positive = Field(1, description="objects with fewer voxels become background")
+
+
+class Quality(Model):
+    """Quality control without labels, of each predicted volume."""
+
+    squares: Positive = Field(
+        16,
+        description="squares of about 256 x 256 voxels that are looked at in each section, at the same places in all; "
+        "all of a section where it has no more. What is read, and how long it takes, grows with them and with the "
+        "number of sections alone",
+    )
+    uncertain: Fraction = Field(
+        0.8,
+        description="a voxel is uncertain where the normalised entropy of its probabilities is above it: from 0, where "
+        "one class has all, to 1, where all classes are as likely. With two classes, 0.8 is a probability of 0.757",
+    )

@@ -7,7 +7,7 @@ from pydantic import Field
 from unetpipe.config.engine import Certify, Engine, Quantize
 from unetpipe.config.learning import Augment, Train
 from unetpipe.config.network import Network
-from unetpipe.config.predicting import Evaluate, Predict, Segment
+from unetpipe.config.predicting import Evaluate, Predict, Quality, Segment
 from unetpipe.config.types import Model, Name, Positive, Value
 from unetpipe.config.volumes import Instances, Phantom, Volume
 
@@ -43,6 +43,7 @@ class Settings(Model):
     certify: Certify = Certify()
     predict: Predict = Predict()
     evaluate: Evaluate = Evaluate()
+    quality: Quality = Quality()
     segment: Segment | None = Field(
         None, description="objects with numbers, from each prediction; none where left out, `{}` for all defaults"
     )

@@ -105,8 +105,10 @@ def intermediate_files():
     files = ("allocated", "job-0", "pyramid")
     predicted = [f"{RESULTS}/predictions/{name}/{file}.json" for name in PREDICTED for file in files]
     scores = [f"{RESULTS}/scores/{name}.json" for name in SCORED]
+    quality = [f"{RESULTS}/quality/{name}.json" for name in PREDICTED]
     segments = [f"{RESULTS}/segments/{name}/segments.json" for name in SEGMENTED]
-    return [*volume_files(*SETTINGS.volumes), *trained, *model, *quantized, *engine, *predicted, *scores, *segments]
+    made = [*trained, *model, *quantized, *engine, *predicted, *scores, *quality, *segments]
+    return [*volume_files(*SETTINGS.volumes), *made]
 
 
 def gate_volumes():

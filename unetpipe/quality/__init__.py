@@ -1,0 +1,1 @@
+"""Quality control without labels: what the image and the probabilities themselves show."""
