@@ -41,6 +41,8 @@ rule all:
     default_target: True
     input:
         f"{RESULTS}/report.html",
+        f"{RESULTS}/report.json",
+        f"{RESULTS}/figures",
         # Snakemake does not miss a file that only others are made from: named here, what is deleted is made again.
         intermediate_files(),
     localrule: True

@@ -116,4 +116,4 @@ def test_the_border_of_sections_that_were_moved_is_no_fold(told: Callable[[Voxel
 def test_nothing_is_told_of_sections_from_a_microscope(
     isbi_dir: Any, told: Callable[[Voxels], dict[str, list[int]]]
 ) -> None:
-    assert told(tifffile.imread(isbi_dir / "train-volume.tif")) == {}
+    assert told(tifffile.imread(isbi_dir / "train-volume.tif")[:12]) == {}

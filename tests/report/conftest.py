@@ -5,11 +5,12 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import pytest
 import zarr
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from rates import allocate
 from scipy.ndimage import gaussian_filter, zoom
@@ -17,13 +18,14 @@ from scipy.ndimage import gaussian_filter, zoom
 import unetpipe
 from unetpipe.allocate import read_plan
 from unetpipe.arrays import open_array
-from unetpipe.config import Evaluate, Network, Settings
+from unetpipe.config import Evaluate, Network, Quality, Settings
 from unetpipe.data.samples import SamplesFile, create, encode, write_shard, write_validation
 from unetpipe.files import read_json, write_json
 from unetpipe.grid import Region
 from unetpipe.metrics.streaming import Cut, Task, Totals, count
 from unetpipe.metrics.summary import summary
 from unetpipe.pyramid import pyramid
+from unetpipe.quality.measure import quality
 from unetpipe.volume import IGNORE, Image, VolumeFile, read_labels
 
 MakeRun = Callable[..., dict[str, Any]]
@@ -61,7 +63,7 @@ def make(
     """Leave a run in ``place``; gives the arguments of ``report``. ``whole``: sections are scored in one piece."""
     folder = place / "results" / name
     entries: dict[str, Any] = {}
-    given: dict[str, Any] = {kind: [] for kind in ("volumes", "allocated", "predictions", "pyramids")}
+    given: dict[str, Any] = {kind: [] for kind in ("volumes", "allocated", "predictions", "pyramids", "quality")}
     given |= engine(folder, "validate" in volumes.values(), trained, classes)
     to_score: dict[str, tuple[Path, Path]] = {}
     for seed, (volume, role) in enumerate(volumes.items()):
@@ -78,6 +80,15 @@ def make(
             given["predictions"].append(given["allocated"][-1].with_name("job-0.json"))
             given["pyramids"].append(given["allocated"][-1].with_name("pyramid.json"))
             pyramid(given["allocated"][-1], given["predictions"][-1:], given["pyramids"][-1], workers=1, cores=1)
+            given["quality"].append(folder / "quality" / f"{volume}.json")
+            quality(
+                path,
+                given["allocated"][-1],
+                given["predictions"][-1:],
+                given["quality"][-1],
+                settings=Quality(),
+                cores=1,
+            )
             if volume not in unlabelled:
                 to_score[volume] = path, given["allocated"][-1]
     given["scores"] = [folder / "scores" / f"{volume}.json" for volume in to_score]
@@ -95,13 +106,29 @@ def make(
     # The names that a test may want in the page are not those that the settings allow.
     plain = Settings.model_construct().model_dump(mode="json", warnings=False)
     plain |= {"run": name, "classes": {c: [i] for i, c in enumerate(classes)}, "volumes": entries, **settings}
+    configuration = place / f"{name}.yaml"
+    configuration.write_text(f"run: {name}\n", encoding="utf-8")
     return {
         "report": folder / "report.html",
+        "facts": folder / "report.json",
+        "figures": folder / "figures",
+        "configuration": [str(configuration)],
+        "benchmarks": folder / "benchmarks",
         "run": name,
         "settings": plain,
         "command": "snakemake --cores all --configfile config/config.yaml",
         **given,
     }
+
+
+@pytest.fixture
+def without_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave figures empty, for tests of what a page says: nothing of it takes longer than to draw them."""
+
+    def save(_: Figure, file: TextIO, **how: Any) -> None:
+        file.write('<svg xmlns="http://www.w3.org/2000/svg"><defs></defs></svg>')
+
+    monkeypatch.setattr(Figure, "savefig", save)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs Chromium or Chrom
 
 
 def complaints(page: Path, profile: Path) -> list[str]:
-    """Lines of the browser's console after it has opened ``page``, without a network."""
+    """Lines of the browser's console after it has opened ``page``, without a network, and run its script."""
     command = [
         str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
         "--disable-background-networking",
@@ -26,6 +26,7 @@ def complaints(page: Path, profile: Path) -> list[str]:
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert "</html>" in done.stdout
+    assert '<body class="scripted">' in done.stdout
     return [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 

@@ -23,7 +23,7 @@ SNAKEMAKE = SimpleNamespace(
         classes=["membrane", "inside"],
         objects="inside",
         run="demo",
-        settings={"steps": 150, "validate_every": 15},
+        settings={"steps": 150, "validate_every": 15, "squares": 16, "uncertain": 0.8},
         seed=1,
     ),
 )
@@ -36,6 +36,8 @@ SNAKEMAKE = SimpleNamespace(
         pytest.param("scores", ["test_1", "membrane, inside", "<em>inside</em>"], id="scores"),
         pytest.param("history", ["150", "15 steps", "seed 1"], id="history"),
         pytest.param("report", ["demo"], id="report"),
+        pytest.param("quality", ["test_1", "0.8", "16 squares"], id="quality"),
+        pytest.param("figures", ["demo"], id="figures"),
         pytest.param("segments", ["test_1", "<em>inside</em>"], id="segments"),
     ],
 )
@@ -49,4 +51,5 @@ def test_a_caption_quotes_its_job(name: str, told: list[str]) -> None:
 
 
 def test_there_is_no_other_caption() -> None:
-    assert {path.stem for path in CAPTIONS.glob("*")} == {"workflow", "scores", "history", "report", "segments"}
+    names = {"workflow", "scores", "quality", "figures", "history", "report", "segments"}
+    assert {path.stem for path in CAPTIONS.glob("*")} == names

@@ -16,7 +16,7 @@ def job(**changes: Any) -> dict[str, Any]:
 
 def test_volumes_that_matter_most_come_first(make_run: Callable[..., dict[str, Any]]) -> None:
     run = make_run({"a": "train", "b": "predict", "c": "validate", "d": "test", "e": "test"}, unlabelled=["b"])
-    for unused in ("report", "command"):
+    for unused in ("report", "facts", "figures", "configuration", "benchmarks", "command"):
         del run[unused]
     found = collect(name=run.pop("run"), **run)
     assert list(found.volumes) == ["d", "e", "c", "b", "a"]

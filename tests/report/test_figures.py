@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unetpipe.report import figures
-from unetpipe.report.drawing import INK, Drawing
+from unetpipe.report.drawing import INK, MOST_POINTS, Drawing, thinned
 
 COLOURS = {"membrane": "#009e73"}
 
@@ -29,10 +29,10 @@ def test_thinning_keeps_finite_points_or_their_means(points: list[tuple[int, flo
     bounded = [(x, y) for x, y in points if not np.isfinite(y) or abs(y) < 1e9]
     x = np.array([x for x, _ in bounded], float)
     y = np.array([y for _, y in bounded], float)
-    few_x, few_y = figures.thinned(x, y)
+    few_x, few_y = thinned(x, y)
     finite = np.isfinite(y)
-    assert len(few_x) == len(few_y) <= 400
-    if finite.sum() <= 400:
+    assert len(few_x) == len(few_y) <= MOST_POINTS
+    if finite.sum() <= MOST_POINTS:
         assert np.array_equal(few_x, x[finite])
         assert np.array_equal(few_y, y[finite])
     else:
@@ -45,11 +45,11 @@ def test_thinning_keeps_finite_points_or_their_means(points: list[tuple[int, flo
 def test_text_in_a_figure_is_text() -> None:
     names = ["loss", "validation_loss", "validation_mean_iou", "iou_membrane", "iou_<b>$x$&"]
     drawings = figures.training([row(step, **dict.fromkeys(names, 0.5)) for step in range(1, 20)], 10, COLOURS)
-    pictures = [svg(drawing) for drawing in drawings]
-    assert ["loss" in drawings[0].description, "IoU" in drawings[1].description, len(drawings)] == [True, True, 3]
-    assert ">&lt;b&gt;$x$&amp;</text>" in pictures[1]
-    assert COLOURS["membrane"] in pictures[1]
-    for picture in pictures:
+    pictures = {name: svg(drawing) for name, drawing in drawings.items()}
+    assert list(pictures) == ["loss", "iou", "learning_rate"]
+    assert ">&lt;b&gt;$x$&amp;</text>" in pictures["iou"]
+    assert COLOURS["membrane"] in pictures["iou"]
+    for picture in pictures.values():
         assert "<b>" not in picture
         # Names of XML dialects are no addresses that a browser loads.
         assert not re.search(r"(href|src)=\"(?!#)|url\((?!#)|@import", picture)
@@ -59,9 +59,9 @@ def test_text_in_a_figure_is_text() -> None:
 
 def test_without_validation_there_is_no_curve_of_it() -> None:
     drawings = figures.training([row(step) for step in range(1, 20)], None, COLOURS)
-    assert [drawing.description.split()[0] for drawing in drawings] == ["Training", "Learning"]
-    assert "validation" not in svg(drawings[0])
+    assert list(drawings) == ["loss", "learning_rate"]
+    assert "validation" not in svg(drawings["loss"])
 
 
 def test_nothing_trained_is_no_figure() -> None:
-    assert figures.training([], None, COLOURS) == []
+    assert figures.training([], None, COLOURS) == {}

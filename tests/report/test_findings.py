@@ -26,7 +26,8 @@ MISSING = "1 of 5 sections of test"
 
 
 def verdict(run: dict[str, Any]) -> Verdict:
-    return find(collect(name=run["run"], **{key: run[key] for key in run if key not in ("report", "run", "command")}))
+    others = ("report", "facts", "figures", "configuration", "benchmarks", "run", "command")
+    return find(collect(name=run["run"], **{key: run[key] for key in run if key not in others}))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ from unetpipe.files import read_json, write_json
 from unetpipe.report.planning import planned
 from unetpipe.report.render import report
 
+pytestmark = pytest.mark.usefixtures("without_curves")
+
 PREDICTED = {
     "seconds": 12.0,
     "start_seconds": 2.0,

@@ -12,6 +12,8 @@ from unetpipe.metrics.partitions import MEASURES
 from unetpipe.report.render import report
 from unetpipe.volume import IGNORE
 
+pytestmark = pytest.mark.usefixtures("without_curves")
+
 MakeRun = Callable[..., dict[str, Any]]
 
 Table = list[list[str]]
@@ -218,7 +220,7 @@ def test_the_first_sections_are_listed_and_the_others_counted(make_run: MakeRun)
                 "– inside: neither in the truth nor in the prediction, and not in the means.",
                 "– inside: not in the truth, so there are no segments to score.",
             ],
-            ["Precision", "Reliability", "Mean"],
+            ["IoU", "Precision", "Reliability", "Mean"],
             id="no objects",
         ),
     ],
@@ -235,6 +237,8 @@ def test_missing_scores_are_dashes_with_a_reason(
     assert score["v_rand"] is None
     (segments,) = page.tables["segments"]
     assert {cell for row in segments[2:] for cell in row[1:]} == {"–", ""}
-    assert [alternative.split()[0] for alternative in page.pictures] == figures
+    # Those of quality control need no labels.
+    of_quality = ["Entropy", "Contrast", "Shares"]
+    assert [alternative.split()[0] for alternative in page.pictures] == [*figures, *of_quality]
     text = page.tables["beside-baselines"][0] + page.tables["classes"][0] + page.tables["per-section"][0]
     assert not {"None", "nan", "null"} & {cell for row in text for cell in row}

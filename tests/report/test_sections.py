@@ -17,7 +17,7 @@ from stores import make_store
 
 import unetpipe
 from unetpipe.errors import UserError
-from unetpipe.report import pictures, sections
+from unetpipe.report import crops, pictures, sections
 from unetpipe.volume import IGNORE, VolumeFile
 
 MakeVolume = Callable[..., Path]
@@ -68,16 +68,16 @@ def test_sections_are_there_and_evenly_spread(drawn: tuple[int, set[int], int]) 
 
 
 @given(st.integers(0, 12))
-def test_all_crops_together_are_bounded(crops: int) -> None:
-    edge = sections.crop_edge(crops)
+def test_all_crops_together_are_bounded(count: int) -> None:
+    edge = sections.crop_edge(count)
     assert edge <= 512
-    assert crops * edge**2 * 4 * 4 / 3 <= 7_500_000
+    assert count * edge**2 * 4 * 4 / 3 <= 7_500_000
     assert sections.crop_edge(1) == 512
 
 
 @given(st.integers(8, 512), st.floats(0.5, 500))
 def test_the_scale_bar_is_round_and_fits(width: int, nm: float) -> None:
-    bar = sections.scale_bar(width, nm)
+    bar = crops.scale_bar(width, nm)
     number, unit = bar.text.split()
     length = float(number) * {"nm": 1, "µm": 1000}[unit]
     assert bar.voxels * nm == pytest.approx(length)
@@ -96,9 +96,9 @@ def test_panels_show_labels_prediction_and_errors(make_volume: MakeVolume, tmp_p
     shown = sections.gallery([volume], {"v": stored(tmp_path, "p", probability)}, ["a", "b", "c"])
     assert shown.background == "b"
     assert set(shown.paint) == {0, 2}
-    crops = shown.crops["v"]
-    assert [crop.section for crop in crops] == [0, 1, 2]
-    for crop in crops:
+    found = shown.crops["v"]
+    assert [crop.section for crop in found] == [0, 1, 2]
+    for crop in found:
         z = crop.section
         panels = {panel.caption: panel for panel in crop.panels}
         assert list(panels) == ["Image", "Truth", "Prediction", "Errors"]
@@ -151,9 +151,9 @@ def test_the_worst_pictures_stay_within_the_bound(make_volume: MakeVolume, tmp_p
         volumes.append(VolumeFile.read(make_volume(image, random.integers(0, 17, image.shape, np.uint8), name)))
         allocated[name] = stored(tmp_path, name, random.integers(0, 255, (17, *image.shape), np.uint8))
     found = sections.gallery(volumes, allocated, [f"c{number}" for number in range(17)])
-    crops = [crop for items in found.crops.values() for crop in items]
-    assert len(crops) == 12
-    size = sum(len(crop.image) + sum(len(panel.picture or "") for panel in crop.panels) for crop in crops)
+    drawn = [crop for items in found.crops.values() for crop in items]
+    assert len(drawn) == 12
+    size = sum(len(crop.image) + sum(len(panel.picture or "") for panel in crop.panels) for crop in drawn)
     assert 2_000_000 < size < 7_600_000
 
 

@@ -3,8 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from unetpipe.files import write_json
 from unetpipe.report.render import report
+
+pytestmark = pytest.mark.usefixtures("without_curves")
 
 FOUND = {
     "volume": "test",

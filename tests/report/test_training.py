@@ -11,6 +11,8 @@ from unetpipe.config import Network
 from unetpipe.files import read_json, write_json
 from unetpipe.report.render import report
 
+pytestmark = pytest.mark.usefixtures("without_curves")
+
 MakeRun = Callable[..., dict[str, Any]]
 
 VOLUMES = {"train": "train", "test": "test"}

@@ -41,6 +41,10 @@ def test_the_run_leaves_what_the_design_says(small_run: Path) -> None:
     made = json.loads((results / "predictions" / "test" / "pyramid.json").read_text())
     assert (len(made["levels"]), made["labels"]) == (1, "labels/classes")
     assert (results / "report.html").stat().st_size > 10_000
+    facts = json.loads((results / "report.json").read_text())
+    assert facts["configuration"] == {"c.yaml": (small_run / "c.yaml").read_text()}
+    assert facts["rules"]["predict"]["jobs"] == 2
+    assert (results / "figures" / "scores-test-per_section.svg").exists()
     assert (results / "logs" / "train.log").read_text().strip()
 
 
@@ -77,7 +81,7 @@ def test_every_file_that_a_job_makes_is_asked_for_but_the_phantom(tmp_path: Path
     [
         pytest.param(
             ["predictions/test/allocated.json", "predictions/test/probability.zarr"],
-            {"allocate": 1, "predict": 1, "pyramid": 1, "evaluate": 1, "report": 1, "all": 1},
+            {"allocate": 1, "predict": 1, "pyramid": 1, "evaluate": 1, "quality": 1, "report": 1, "all": 1},
             id="a plan and its store",
         ),
         pytest.param(
@@ -89,6 +93,7 @@ def test_every_file_that_a_job_makes_is_asked_for_but_the_phantom(tmp_path: Path
                 "predict": 2,
                 "pyramid": 2,
                 "evaluate": 2,
+                "quality": 2,
                 "report": 1,
                 "all": 1,
             },
@@ -114,7 +119,8 @@ def test_a_new_volume_runs_its_own_jobs_alone(small_run: Path, settings: dict[st
     # First of all: no other volume may depend on its place.
     settings["volumes"] = {"new": {"role": "predict", "image": str(small_run / "new.tif")}} | settings["volumes"]
     result = call(small_run, "--dry-run", "--configfile", write(small_run, settings, "more.yaml"))
-    assert jobs(result.stdout) == {"ingest": 1, "allocate": 1, "predict": 1, "pyramid": 1, "report": 1, "all": 1}
+    own = dict.fromkeys(["ingest", "allocate", "predict", "pyramid", "quality"], 1)
+    assert jobs(result.stdout) == {**own, "report": 1, "all": 1}
 
 
 @pytest.mark.long
@@ -217,7 +223,9 @@ def test_the_demo_is_what_runs_without_a_configuration(tmp_path: Path) -> None:
 def test_snakemakes_own_report(small_run: Path) -> None:
     result = call(small_run, "--configfile", str(small_run / "c.yaml"), "--report", str(small_run / "snakemake.html"))
     assert result.returncode == 0, result.stdout
-    assert "report.html" in (small_run / "snakemake.html").read_text()
+    page = (small_run / "snakemake.html").read_text()
+    for name in ("report.html", "figures/training-loss.svg", "figures/quality-test-uncertainty.svg"):
+        assert name in page
 
 
 def test_an_altered_engine_is_not_used(small_run: Path, tmp_path: Path) -> None:

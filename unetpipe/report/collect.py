@@ -3,9 +3,9 @@
 import csv
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from unetpipe.data.samples import SamplesFile
 from unetpipe.files import read_json
@@ -13,6 +13,8 @@ from unetpipe.volume import VolumeFile
 
 ROLES = ("test", "validate", "predict", "train")
 """Roles of volumes, those that matter most for the result first."""
+
+T = TypeVar("T")
 
 History = list[dict[str, float | None]]
 
@@ -34,11 +36,30 @@ class Run:
     history: History
     samples: SamplesFile | None
     segments: Mapping[str, Mapping[str, Any]]
+    quality: Mapping[str, Mapping[str, Any]]
 
     def role(self, volume: str) -> str:
         """What a volume is for."""
         role: str = self.settings["volumes"][volume]["role"]
         return role
+
+    def first(self, most: int) -> "Run":
+        """The same of the first ``most`` volumes alone."""
+        names = list(self.volumes)[:most]
+
+        def of(found: Mapping[str, T]) -> dict[str, T]:
+            return {name: found[name] for name in names if name in found}
+
+        return replace(
+            self,
+            volumes=of(self.volumes),
+            scores=of(self.scores),
+            allocated=of(self.allocated),
+            jobs=of(self.jobs),
+            pyramids=of(self.pyramids),
+            segments=of(self.segments),
+            quality=of(self.quality),
+        )
 
     def with_role(self, role: str) -> list[str]:
         """Names of the volumes with ``role``."""
@@ -77,6 +98,7 @@ def collect(
     history: Path | None,
     samples: Path | None,
     segments: Iterable[Path] = (),
+    quality: Iterable[Path] = (),
 ) -> Run:
     """Read all files; KeyError or ValueError if one does not hold what its producer promises."""
     order = {role: number for number, role in enumerate(ROLES)}
@@ -102,6 +124,7 @@ def collect(
         history=[] if history is None else read_history(history),
         samples=None if samples is None else SamplesFile.read(samples),
         segments=by_role((found["volume"], found) for found in map(read_json, segments)),
+        quality=by_role((found["volume"], found) for found in map(read_json, quality)),
     )
 
 

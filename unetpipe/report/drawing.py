@@ -20,8 +20,11 @@ _SCHEMES = ":root{--ink:#1f2328}@media(prefers-color-scheme:dark){:root{--ink:#d
 FIRST, SECOND = "#2f86c9", "#d55e00"
 DASHED: Any = (0, (4, 3))
 DOTTED: Any = (0, (1, 2))
-MOST_WITH_MARKERS = 60
+_MOST_WITH_MARKERS = 60
 """Points of a curve that are still marked one by one."""
+
+MOST_POINTS = 400
+"""Of a curve: more are not seen apart, and would make a page grow with its volume."""
 
 _STYLE: Any = {
     "axes.edgecolor": INK,
@@ -58,10 +61,30 @@ class Drawing:
     picture: str
     description: str
 
+    @property
+    def svg(self) -> bytes:
+        """The content of a file."""
+        return base64.b64decode(self.picture.partition(",")[2])
+
 
 def numbers(values: Sequence[float | None]) -> NDArray[np.float64]:
     """Values to draw; what is None becomes a gap."""
     return np.array([math.nan if value is None else value for value in values], np.float64)
+
+
+def marker(values: NDArray[np.float64]) -> str:
+    """Of the points of a curve: none where they are many."""
+    return "o" if len(values) <= _MOST_WITH_MARKERS else ""
+
+
+def thinned(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The finite points, as means of equal parts where there are more than a figure can show."""
+    there = np.isfinite(x) & np.isfinite(y)
+    x, y = x[there], y[there]
+    parts = math.ceil(len(x) / max(1, math.ceil(len(x) / MOST_POINTS)))
+    if parts == len(x):
+        return x, y
+    return tuple(np.array([part.mean() for part in np.array_split(values, parts)]) for values in (x, y))  # type: ignore[return-value]
 
 
 def legend(axes: Axes, *, below: bool = False) -> None:

@@ -1,23 +1,21 @@
 """The course of a training as pictures."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
-from numpy.typing import NDArray
 
-from unetpipe.report.drawing import DOTTED, FIRST, INK, MOST_WITH_MARKERS, SECOND, Drawing, drawn, legend, numbers
-
-_MOST_POINTS = 400
+from unetpipe.report.drawing import DOTTED, FIRST, INK, SECOND, Drawing, drawn, legend, marker, numbers, thinned
 
 
 def training(
     history: Sequence[Mapping[str, float | None]], best_step: int | None, colours: Mapping[str, str]
-) -> list[Drawing]:
-    """Loss, IoU on the validation volumes (if any was measured), and learning rate, over the steps.
+) -> dict[str, Drawing]:
+    """The course of a training over its steps: ``loss``, ``iou`` on the validation volumes, ``learning_rate``.
+
+    What was not measured is left out.
 
     ``colours`` are those of the classes, as CSS writes them; a class without one is drawn in that of the text.
     """
@@ -27,9 +25,7 @@ def training(
 
     def curve(axes: Axes, key: str, label: str, color: str = FIRST, **style: Any) -> None:
         x, y = thinned(steps, columns[key])
-        axes.plot(
-            x, y, label=label, color=color, marker="o" if len(x) <= MOST_WITH_MARKERS else "", markersize=2.5, **style
-        )
+        axes.plot(x, y, label=label, color=color, marker=marker(x), markersize=2.5, **style)
 
     def mark_best(axes: Axes) -> None:
         if best_step is not None:
@@ -65,21 +61,11 @@ def training(
         curve(axes, "learning_rate", "learning rate")
         axes.set(xlabel="step", ylabel="learning rate", ylim=(0, None))
 
-    figures = []
+    figures = {}
     if "loss" in columns:
-        figures.append(drawn(draw_loss, "Training and validation loss over the steps"))
+        figures["loss"] = drawn(draw_loss, "Training and validation loss over the steps")
     if "validation_mean_iou" in columns:
-        figures.append(drawn(draw_iou, "IoU on the validation volumes over the steps"))
+        figures["iou"] = drawn(draw_iou, "IoU on the validation volumes over the steps")
     if "learning_rate" in columns:
-        figures.append(drawn(draw_rate, "Learning rate over the steps"))
+        figures["learning_rate"] = drawn(draw_rate, "Learning rate over the steps")
     return figures
-
-
-def thinned(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The finite points, as means of equal parts where there are more than a figure can show."""
-    there = np.isfinite(x) & np.isfinite(y)
-    x, y = x[there], y[there]
-    parts = math.ceil(len(x) / max(1, math.ceil(len(x) / _MOST_POINTS)))
-    if parts == len(x):
-        return x, y
-    return tuple(np.array([part.mean() for part in np.array_split(values, parts)]) for values in (x, y))  # type: ignore[return-value]

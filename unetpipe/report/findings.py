@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from unetpipe.allocate import read_mirror
+from unetpipe.report import inspection
 from unetpipe.report.collect import ROLES, Run
 from unetpipe.report.text import listed, short
 from unetpipe.selection import Selection
@@ -22,12 +23,13 @@ class Verdict:
     """The result in words.
 
     ``role`` is that of the volumes whose score counts most, None without any. ``reasons`` tell, by the name of the
-    scored volume, why a score is missing.
+    scored volume, why a score is missing. ``quality``: by the name of the volume, what needed no labels.
     """
 
     role: str | None
     sentence: str
     engine: str
+    quality: Mapping[str, str]
     caveats: Sequence[str]
     reasons: Mapping[str, Sequence[str]]
 
@@ -39,6 +41,7 @@ def find(run: Run) -> Verdict:
         role=min(roles, key=ROLES.index) if roles else None,
         sentence=_against_baselines(run),
         engine=_engine(run),
+        quality={name: inspection.sentence(found) for name, found in run.quality.items()},
         caveats=_caveats(run),
         reasons={name: missing_scores(score) for name, score in run.scores.items()},
     )
@@ -151,12 +154,17 @@ def _caveats(run: Run) -> list[str]:
             else "There is no test volume: that the scored volumes are independent of the training data is not shown."
         )
     if not run.scores:
-        caveats.append("No score: how good the segmentation is has to be judged from the pictures below.")
+        caveats.append(
+            "No score: how good the segmentation is has to be judged from the pictures below. That the network is sure "
+            "does not mean that it is right."
+        )
     elif unlabelled := [name for name in run.allocated if name not in run.scores]:
         caveats.append(f"Without labels, and so without a score: {listed(unlabelled)}.")
     if run.samples is None:
         caveats.append(
             "The network was not trained in this run: whether it has seen the volumes that are scored is not known."
+            if run.scores
+            else "The network was not trained in this run: whether it has learnt from such volumes is not known."
         )
     if not validate and run.samples is not None:
         caveats.append(

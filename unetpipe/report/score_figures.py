@@ -14,13 +14,15 @@ from unetpipe.report.drawing import (
     DOTTED,
     FIRST,
     INK,
-    MOST_WITH_MARKERS,
+    MOST_POINTS,
     SECOND,
     Drawing,
     drawn,
     legend,
+    marker,
     numbers,
 )
+from unetpipe.report.tables import MOST_CLASSES
 
 _BINS = 10
 """Equal parts of the probabilities in the diagram of their reliability."""
@@ -55,27 +57,59 @@ def of(score: Score, colours: Mapping[str, str]) -> dict[str, Drawing]:
     )
 
 
-def per_section(score: Score) -> Drawing:
-    """Mean IoU of each section, V_rand after thinning where there is one; missing sections are shaded."""
-    sections = np.array([item["section"] for item in score["per_section"]])
-    missing = np.array([item["missing"] for item in score["per_section"]], bool)
-    marker = "o" if len(sections) <= MOST_WITH_MARKERS else ""
-    v_rand = numbers([item["v_rand"] for item in score["per_section"]])
-    both = bool(np.isfinite(v_rand).any())
+def by_class(scores: Mapping[str, Score], colours: Mapping[str, str]) -> Drawing:
+    """IoU of each class in each volume, its mean over the classes, and that of blur with Otsu's threshold."""
+    names = list(dict.fromkeys(name for score in scores.values() for name in score["classes"]))[:MOST_CLASSES]
 
     def draw(axes: Axes) -> None:
-        values = numbers([item["mean_iou"] for item in score["per_section"]])
-        curves = [(values, "mean IoU", FIRST), *([(v_rand, "V_rand, thinned", SECOND)] if both else [])]
-        for curve, label, colour in curves:
-            axes.plot(
-                sections, np.where(missing, np.nan, curve), color=colour, marker=marker, markersize=3, label=label
-            )
+        places = np.arange(len(scores))
+        for name in names:
+            found = numbers([score["classes"].get(name, {"iou": None})["iou"] for score in scores.values()])
+            alpha = 1.0 if name in colours else 0.55
+            axes.plot(found, places, "o", color=colours.get(name, INK), alpha=alpha, markersize=5, label=name)
+        for label, sign, values in (
+            ("mean", "D", [score["mean_iou"] for score in scores.values()]),
+            ("mean, blur + Otsu", "x", [score["baseline"]["mean_iou"] for score in scores.values()]),
+        ):
+            axes.plot(numbers(values), places, sign, color=INK, markersize=6, markerfacecolor="none", label=label)
+        axes.set_yticks(places, list(scores))
+        axes.invert_yaxis()
+        axes.set(xlabel="IoU", xlim=(0, 1.02), ylim=(len(scores) - 0.5, -0.5))
+        legend(axes, below=True)
+
+    return drawn(draw, "IoU of each class in each scored volume", 1.5 + 0.3 * len(scores) + 0.1 * len(names))
+
+
+def per_section(score: Score) -> Drawing:
+    """Mean IoU of each section, V_rand after thinning where there is one; missing sections are shaded.
+
+    Of more sections than a figure can show, the mean of each few neighbouring ones.
+    """
+    every = np.array([item["section"] for item in score["per_section"]], np.float64)
+    lost = np.array([item["missing"] for item in score["per_section"]], bool)
+    parts = np.array_split(np.arange(len(every)), min(len(every), MOST_POINTS))
+    sections = np.array([every[part].mean() for part in parts])
+    missing = np.array([lost[part].any() for part in parts])
+    half = (every[-1] - every[0] + 1) / len(parts) / 2
+
+    def curve(key: str) -> Points:
+        """Means over the sections that are there and have a value."""
+        values = np.where(lost, np.nan, numbers([item[key] for item in score["per_section"]]))
+        known = [part[np.isfinite(values[part])] for part in parts]
+        return np.array([values[part].mean() if len(part) else np.nan for part in known])
+
+    both = any(item["v_rand"] is not None for item in score["per_section"])
+
+    def draw(axes: Axes) -> None:
+        curves = [("mean_iou", "mean IoU", FIRST), *([("v_rand", "V_rand, thinned", SECOND)] if both else [])]
+        for key, label, colour in curves:
+            axes.plot(sections, curve(key), color=colour, marker=marker(sections), markersize=3, label=label)
         baseline = score["baseline"]["mean_iou"]
         if baseline is not None:
             label = "mean IoU, blur + Otsu"
             axes.axhline(baseline, color=INK, alpha=0.6, linewidth=1, linestyle=DASHED, label=label)
         if missing.any():
-            edges = np.stack([sections - 0.5, sections + 0.5], axis=1).ravel()
+            edges = np.stack([sections - half, sections + half], axis=1).ravel()
             axes.fill_between(
                 edges,
                 0,
@@ -202,8 +236,8 @@ def over_thresholds(score: Score) -> Drawing:
 
 
 def _classes(score: Score, colours: Mapping[str, str]) -> list[tuple[str, dict[str, Any]]]:
-    """Names of the classes, each with its style."""
+    """Names of the first classes, each with its style."""
     return [
         (name, {"color": colours.get(name, INK), "alpha": 1.0 if name in colours else 0.55})
-        for name in score["classes"]
+        for name in list(score["classes"])[:MOST_CLASSES]
     ]

@@ -7,6 +7,9 @@ from typing import Any
 MOST_SECTIONS = 200
 """Sections that the table of a volume lists."""
 
+MOST_CLASSES = 16
+"""Classes that are shown as curves; of more, tables have no column for each."""
+
 WARPING_DIGITS = 6
 """After the point: good predictions differ by less than one voxel in a thousand."""
 

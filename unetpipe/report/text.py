@@ -41,3 +41,14 @@ def plain(fact: Any) -> str:
     if isinstance(fact, list):
         return ", ".join(map(plain, fact))
     return str(fact)
+
+
+def duration(seconds: float) -> str:
+    """In the two largest units of which there is one; below a minute with a digit after the point."""
+    if seconds < 59.95:
+        return f"{seconds:.1f}\N{NO-BREAK SPACE}s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}\N{NO-BREAK SPACE}min {rest}\N{NO-BREAK SPACE}s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours}\N{NO-BREAK SPACE}h {minutes}\N{NO-BREAK SPACE}min"

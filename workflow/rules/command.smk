@@ -5,6 +5,12 @@ import shlex
 from pathlib import Path
 
 
+def configuration():
+    """The configuration files of this run, from the working directory where they lie in it."""
+    paths = [Path(path).resolve() for path in workflow.configfiles]
+    return [os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path) for path in paths]
+
+
 def command(*options):
     """The command that repeats this run, with ``options`` first."""
     words = ["snakemake", "--cores", "all", *options]

@@ -3,6 +3,7 @@ rule report:
     input:
         volumes=volume_files(*SETTINGS.volumes),
         scores=expand(f"{RESULTS}/scores/{{volume}}.json", volume=SCORED),
+        quality=expand(f"{RESULTS}/quality/{{volume}}.json", volume=PREDICTED),
         allocated=expand(f"{RESULTS}/predictions/{{volume}}/allocated.json", volume=PREDICTED),
         predictions=expand(f"{RESULTS}/predictions/{{volume}}/job-0.json", volume=PREDICTED),
         pyramids=expand(f"{RESULTS}/predictions/{{volume}}/pyramid.json", volume=PREDICTED),
@@ -14,6 +15,14 @@ rule report:
         samples=[] if SETTINGS.model else f"{RESULTS}/samples.json",
     output:
         report=report(f"{RESULTS}/report.html", caption="../report/report.rst", category="Report"),
+        facts=f"{RESULTS}/report.json",
+        figures=report(
+            directory(f"{RESULTS}/figures"),
+            patterns=["{figure}.svg"],
+            caption="../report/figures.rst",
+            category="Figures",
+            labels={"figure": "{figure}"},
+        ),
     log:
         f"{RESULTS}/logs/report.log",
     benchmark:
@@ -28,6 +37,8 @@ rule report:
         run=SETTINGS.run,
         settings=plain(SETTINGS),
         command=command(),
+        configuration=configuration(),
+        benchmarks=f"{RESULTS}/benchmarks",
         version=__version__,
     script:
         "../scripts/report.py"
