@@ -22,6 +22,7 @@ settings.load_profile("unetpipe")
 
 # Those that take longest, by measurement. A worker takes file after file: what comes last decides when all are done.
 LONG = [
+    "workflow/test_reproduce.py",
     "workflow/test_interrupted.py",
     "workflow/test_workflow.py",
     "workflow/test_bucket.py",

@@ -184,9 +184,10 @@ MAY_IMPORT = {
     },
     "status": {"progress", "report", "volume", "handover"},
     "preview": {"config", "combinations", "volume", "allocate", "predict", "pyramid", "handover"},
+    "reproduce": {"arrays", "storage", "config", "check", "engines", "report"},
     "cli": {
         *("ablation", "preview", "outlook", "config", "parse", "check", "status", "fsck", "repair"),
-        *("viewer", "deploy"),
+        *("viewer", "reproduce", "deploy"),
     },
     "__main__": {"cli"},
 }

@@ -1,4 +1,4 @@
-"""The command line: unetpipe check | plan | status | fsck | preview | view | package."""
+"""The command line: unetpipe check | plan | status | fsck | preview | view | reproduce | package."""
 
 import argparse
 import logging
@@ -24,7 +24,8 @@ from unetpipe.viewer.address import PORT
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; gives the exit status: 0, or 1 after a user's mistake.
 
-    That of ``fsck`` is 1 where damage is left, so there a user's mistake gives 2.
+    That of ``fsck`` is 1 where damage is left, and that of ``reproduce`` where the runs differ, so there a user's
+    mistake gives 2.
     """
     parser = argparse.ArgumentParser(prog="unetpipe", description=unetpipe.__doc__.splitlines()[0])
     parser.add_argument("--version", action="version", version=unetpipe.__version__)
@@ -76,6 +77,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     viewer.add_argument("--no-open", action="store_true", help="print the links, and open no browser")
     viewer.set_defaults(command=_view, mistake=1)
+
+    repeater = commands.add_parser("reproduce", help="make a run again from its report.json, and compare the two")
+    repeater.add_argument("report", type=Path, help="such as results/demo/report.json")
+    repeater.add_argument("--folder", type=Path, help="a new one for the run (default: reproduced-RUN)")
+    repeater.add_argument(
+        "--data",
+        type=Path,
+        help="from where relative addresses of inputs count (default: where the first run was made)",
+    )
+    repeater.add_argument("--cores", type=_positive, default=os.cpu_count(), help="CPU cores of the run (default: all)")
+    repeater.set_defaults(command=_reproduce, mistake=2)
 
     packer = commands.add_parser("package", help="put the network of a run into a package for bioimage.io")
     packer.add_argument("run", type=Path, help="a folder such as results/demo, or the name of a run in results")
@@ -181,6 +193,15 @@ def _view(arguments: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     view(arguments.run, arguments.port, show=not arguments.no_open, say=_say)
     return 0
+
+
+def _reproduce(arguments: argparse.Namespace) -> int:
+    # Not at the top: it knows engines.
+    from unetpipe.reproduce.again import reproduce
+
+    found = reproduce(arguments.report, arguments.folder, arguments.data, arguments.cores, _say)
+    print(found)
+    return 0 if found.same else 1
 
 
 def _package(arguments: argparse.Namespace) -> int:
