@@ -218,7 +218,8 @@ def encode(metadata: Mapping[str, Any], voxels: NDArray[Any]) -> bytes:
     # A context of its own is a memory of its own.
     context = ts.Context({"memory_key_value_store": {}}, _Threads.shared())
     array: Any = ts.open({**spec, "store_data_equal_to_fill_value": True}, create=True, context=context).result()
-    array.write(voxels).result()
+    # Not copied, since they stay as they are until this is done.
+    array.write(voxels, can_reference_source_data_indefinitely=True).result()
     return bytes(array.kvstore[f"c{'/0' * voxels.ndim}"])
 
 

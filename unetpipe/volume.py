@@ -326,6 +326,6 @@ def write_shards(place: Folder, start: Sequence[int], voxels: NDArray[Any]) -> N
         place.write(shard_name(shard, corner), encode(metadata, voxels[here]))
 
     corners = itertools.product(*(range(a, b, n) for a, b, n in zip(start, stop, shard, strict=True)))
-    # One is encoded by one thread, and waits for the disk.
-    with ThreadPoolExecutor(2 * threads_in_use()) as pool:
+    # One is encoded by one thread, and then waits for the disk, which makes several durable at a time.
+    with ThreadPoolExecutor(4 * threads_in_use()) as pool:
         list(pool.map(write, corners))
