@@ -8,11 +8,11 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from tests.support.certificates import write_certificate
 from unetpipe import config
 from unetpipe.deploy.candidate import compile_engine, profile_for
 from unetpipe.engines import device_class
 from unetpipe.engines.select import BUILD, ENGINE, Networks, choose
-from unetpipe.files import digest, write_json
 
 NETWORK = config.Network(depth=4)
 """Whose border it has."""
@@ -58,16 +58,4 @@ def make_engine(folder: Path) -> Path:
         networks.of(choice.backend, "fp32"), folder / ENGINE, folder / BUILD,
         choice=choice, asked=settings.backend, profile=profile,
     )  # fmt: skip
-    write_json(
-        folder / "certificate.json",
-        {
-            "geometry": asdict(geometry),
-            "engine_digest": digest(folder / ENGINE),
-            "device_class": device_class(_BACKEND),
-            "backend": _BACKEND,
-            "precision": "fp32",
-            "versions": {},
-            "profile": None,
-        },
-    )
-    return folder / "certificate.json"
+    return write_certificate(folder, geometry, device_class=device_class(_BACKEND), backend=_BACKEND)

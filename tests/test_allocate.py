@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
+from certificates import write_certificate
 from rates import allocate, made_up
 from stores import make_store
 
@@ -26,20 +27,7 @@ CLASSES = ["membrane", "inside"]
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
-    path = tmp_path / "engine" / "certificate.json"
-    write_json(
-        path,
-        {
-            "geometry": asdict(Network(depth=2).geometry),
-            "engine_digest": "e" * 64,
-            "device_class": "some processor",
-            "profile": None,
-            "backend": "onnxruntime",
-            "precision": "fp32",
-            "versions": {"onnxruntime": "1"},
-        },
-    )
-    return path
+    return write_certificate(tmp_path / "engine", Network(depth=2).geometry, versions={"onnxruntime": "1"})
 
 
 @pytest.fixture

@@ -2,11 +2,11 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from certificates import write_certificate
 from numpy.typing import NDArray
 from rates import allocate
 
@@ -27,20 +27,7 @@ SHAPE = (11, 301, 214)
 
 def make_certificate(folder: Path) -> Path:
     """Of an engine that nobody calls."""
-    path = folder / "engine" / "certificate.json"
-    write_json(
-        path,
-        {
-            "geometry": asdict(Network(depth=2).geometry),
-            "engine_digest": "e" * 64,
-            "device_class": "some processor",
-            "profile": None,
-            "backend": "onnxruntime",
-            "precision": "fp32",
-            "versions": {},
-        },
-    )
-    return path
+    return write_certificate(folder / "engine", Network(depth=2).geometry)
 
 
 def plan(folder: Path, make_volume: Callable[..., Path], shape: Sequence[int] = SHAPE, **settings: Any) -> Path:

@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 import pytest
 import zarr
+from certificates import write_certificate
 from distributed import Client
 from engines import make_engine_in
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ from unetpipe import cluster, compute, config
 from unetpipe import predict as module
 from unetpipe.arrays import open_array
 from unetpipe.engines import device_class
-from unetpipe.files import digest, read_json, write_json
+from unetpipe.files import read_json, write_json
 from unetpipe.grid import Plan, Shape
 from unetpipe.predict import predict
 from unetpipe.processes import connect
@@ -51,19 +52,8 @@ def make_engine(backend: str, folder: Path, seed: int = 0, **network: Any) -> Pa
     model = unet([6, 8, 12], seed, **network)
     (folder / "model.onnx").write_bytes(model.SerializeToString(deterministic=True))
     make_engine_in(folder, folder / "model.onnx", backend)
-    write_json(
-        folder / "certificate.json",
-        {
-            "geometry": asdict(config.Network.model_validate({"depth": 2, **network}).geometry),
-            "engine_digest": digest(folder / "engine"),
-            "device_class": device_class(backend),
-            "backend": backend,
-            "precision": "fp32",
-            "versions": {},
-            "profile": None,
-        },
-    )
-    return folder / "certificate.json"
+    geometry = config.Network.model_validate({"depth": 2, **network}).geometry
+    return write_certificate(folder, geometry, device_class=device_class(backend), backend=backend)
 
 
 def start(

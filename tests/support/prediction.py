@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from certificates import write_certificate
 from stores import make_store, open_writable, shard_path
 
 import unetpipe
 from unetpipe.config import Network
-from unetpipe.files import digest, write_json
+from unetpipe.files import read_json, write_json
 from unetpipe.grid import Block, Plan
 from unetpipe.progress import Record
 from unetpipe.selection import Selection
@@ -34,19 +35,10 @@ def plan_run(folder: Path, make_volume: Callable[..., Path], engine: bytes, devi
         volume = make_volume(image, folder=Path("results/run"))
         ENGINE.mkdir(parents=True, exist_ok=True)
         (ENGINE / "engine").write_bytes(engine)
-        proof = {
-            "geometry": asdict(PLAN.geometry),
-            "engine_digest": digest(ENGINE / "engine"),
-            "device_class": device_class,
-            "backend": "openvino",
-            "precision": "fp32",
-            "versions": {},
-            "profile": None,
-        }
-        write_json(ENGINE / "certificate.json", proof)
+        certificate = write_certificate(ENGINE, PLAN.geometry, device_class=device_class, backend="openvino")
         key = {
             "input": VolumeFile.read(volume).identity(),
-            "engine": proof["engine_digest"],
+            "engine": read_json(certificate)["engine_digest"],
             "backend": "openvino",
             "device_class": device_class,
             "plan": asdict(PLAN),
