@@ -39,7 +39,7 @@ def test_what_shows_a_training_must_be_installed(good: Data, monkeypatch: pytest
 def test_a_place_for_predictions_must_be_one(good: Data, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for store, found in {
-        str(tmp_path / "file"): "it is a file; give a folder",
+        str(tmp_path / "file"): " is a file; give a folder",
         "ftp://host/x": "no address that is known; give a path, or s3://BUCKET/PREFIX",
     }.items():
         good["predict"] = {"store": store}

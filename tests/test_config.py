@@ -192,6 +192,7 @@ def test_the_example_of_the_readme_can_be_used() -> None:
         pytest.param("predict.batch", 99, "predict.batch", "engine.max_batch", id="batch"),
         pytest.param("volumes.a.image", "a{x}.tif", "volumes.a.image", "takes for a pattern", id="pattern"),
         pytest.param("train.init", "{data_dir}/x", "train.init", "data_dir", id="data_dir in train.init"),
+        pytest.param("predict.store", "{data_dir}/x", "predict.store", "data_dir", id="data_dir in predict.store"),
         pytest.param("train.loss", "focal", "train.loss", "'cross_entropy', 'dice'", id="unknown loss"),
         pytest.param("train.focus", 1.0, "train.focus", "less than 1", id="focus on nothing else"),
         pytest.param("train", {"steps": 200, "batch": 4, "focus": 0.5}, "train.focus", "after 2 passes over the 400 "
@@ -326,8 +327,10 @@ def test_with_a_model_nothing_needs_to_train() -> None:
 
 
 def test_data_dir_is_filled_in() -> None:
-    settings = parse(with_change("volumes.a.image", "{data_dir}/x.tif") | {"data_dir": "some/where/"}, "try.yaml")
+    data = with_change("volumes.a.image", "{data_dir}/x.tif") | {"predict": {"store": "{data_dir}/predicted"}}
+    settings = parse(data | {"data_dir": "some/where/"}, "try.yaml")
     assert settings.volumes["a"].image == "some/where/x.tif"
+    assert settings.predict.store == "some/where/predicted"
 
 
 def test_data_that_is_no_yaml_is_refused() -> None:

@@ -12,7 +12,6 @@ from killing import Offence, Processes, Unbroken
 
 from unetpipe.files import read_json, write_json
 from unetpipe.progress import Record
-from unetpipe.storage import s3
 
 FAST = 0.03
 """Seconds for a sync: four kills in a few seconds."""
@@ -44,7 +43,7 @@ def test_the_same_in_a_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with buckets.server_on_disk(tmp_path / "s3", "predictions") as endpoint:
         for name, value in buckets.environment(endpoint).items():
             monkeypatch.setenv(name, value)
-        s3.forget_sessions()
+        buckets.forget()
         unbroken = prepare(tmp_path / "unbroken", FAST, "predictions")
         summary = campaign(unbroken, tmp_path / "runs", random.SystemRandom().randrange(10**6), runs=3)
     assert not summary.offenders, f"{summary}\n{summary.offenders}"

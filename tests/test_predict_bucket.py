@@ -16,7 +16,7 @@ from unetpipe.handover import read_allocated
 from unetpipe.progress import record_beside
 from unetpipe.repair import Repair
 from unetpipe.status import Progress
-from unetpipe.storage import folder_at, s3
+from unetpipe.storage import folder_at
 
 BUCKET = "predictions"
 
@@ -31,7 +31,7 @@ def stumbles() -> Iterator[buckets.Stumbles]:
         front = stack.enter_context(buckets.stumbling(endpoint, stumbles))
         for name, value in buckets.environment(front).items():
             patch.setenv(name, value)
-        s3.forget_sessions()
+        buckets.forget()
         yield stumbles
 
 
@@ -60,7 +60,7 @@ def on_disk(at_hand: None, engine: Path, volume: Path, tmp_path_factory: pytest.
     return predicting.shards(folder)
 
 
-@pytest.mark.parametrize("plan", [(), ("503", "drop", "lost", "cut", "slow")], ids=["sound", "stumbling"])
+@pytest.mark.parametrize("plan", [(), ("503 SlowDown", "drop", "lost", "cut", "slow")], ids=["sound", "stumbling"])
 def test_it_is_the_same_in_a_bucket(
     plan: tuple[str, ...],
     on_disk: dict[str, bytes],

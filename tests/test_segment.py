@@ -30,7 +30,7 @@ from unetpipe.errors import UserError
 from unetpipe.files import write_json
 from unetpipe.grid import Region
 from unetpipe.segmentation.fragments import brightest_below
-from unetpipe.storage import folder_at, s3
+from unetpipe.storage import folder_at
 
 SHAPE = (9, 31, 26)
 
@@ -281,7 +281,7 @@ def test_in_a_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with buckets.server() as endpoint:
         for name, value in buckets.environment(endpoint).items():
             monkeypatch.setenv(name, value)
-        s3.forget_sessions()
+        buckets.forget()
         buckets.make_bucket(endpoint, "labs")
         paths = finished(probability, tmp_path, (4, 16, 16), store="s3://labs/run/v")
         found = numbered(*paths, store="s3://labs/run/v/segments")
@@ -291,7 +291,7 @@ def test_in_a_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert not any(name.startswith("fragments/") for name in names)
         assert "segments.npy" in names
     assert [path.name for path in (tmp_path / "segments").iterdir()] == ["segments.json"]
-    s3.forget_sessions()
+    buckets.forget()
 
 
 def test_settings_are_of_the_model() -> None:

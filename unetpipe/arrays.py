@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,8 @@ _KEY_PARTS = 2
 
 ERRORS = (ValueError, RuntimeError, NotImplementedError, OverflowError)
 """What TensorStore raises: ValueError for most of what a storage or a codec answers."""
+
+_APPENDED = re.compile(r" \[(?:tensorstore_spec|source locations|http_response_\w+)=")
 
 _RETRIES = {"max_retries": 8, "initial_delay": "200ms", "max_delay": "10s"}
 
@@ -86,7 +89,10 @@ class Array:
         ValueError
             If they cannot be read or decoded.
         """
-        return np.asarray(self.store[box].read().result())
+        try:
+            return np.asarray(self.store[box].read().result())
+        except ERRORS as error:
+            raise type(error)(told(error)) from None
 
 
 class _Threads:
@@ -204,8 +210,8 @@ def open_array(address: str) -> Array:
 
 
 def told(error: Exception) -> str:
-    """What TensorStore says of an error, without the settings that it appends."""
-    return str(error).partition(" [tensorstore_spec=")[0].partition(" [source locations=")[0] or type(error).__name__
+    """What TensorStore says of an error, without what it appends: settings, and answers that can name a key."""
+    return _APPENDED.split(str(error), maxsplit=1)[0] or type(error).__name__
 
 
 def encode(metadata: Mapping[str, Any], voxels: NDArray[Any]) -> bytes:

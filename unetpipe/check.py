@@ -18,7 +18,7 @@ from unetpipe.errors import UserError
 from unetpipe.grid import AXES, Geometry, Region
 from unetpipe.parse import parse
 from unetpipe.pixels import PixelSize, pixel_problems
-from unetpipe.storage import folder_at, is_remote
+from unetpipe.storage import folder_at
 
 _CHECKPOINT_KEY = "unetpipe"
 
@@ -63,21 +63,20 @@ def _file_problems(settings: Settings) -> list[Problem]:
 
 
 def _store_problems(settings: Settings) -> list[Problem]:
-    """Whether predictions can go where they are to go, as far as asking shows."""
+    """Whether predictions can go where they are to go, as far as can be told without writing."""
     address = settings.predict.store
     if address is None:
         return []
     try:
-        folder_at(address).size(settings.run)
+        place = folder_at(address)
+        # Where something was written, it was allowed; what is finished can be read wherever it may only be read now.
+        begun = next(place.below(settings.run).entries(), None)
+        text = None if begun else place.unwritable()
     except UserError as error:
         text = f"{error.found}; {error.repair}"
     except OSError as error:
         text = f"it cannot be looked at ({error}); see whether the storage answers, and allows it"
-    else:
-        if is_remote(address) or Path(address).is_dir() or not Path(address).exists():
-            return []
-        text = "it is a file; give a folder, which need not exist yet, or s3://BUCKET/PREFIX"
-    return [("predict.store", f"{address}: {text}")]
+    return [("predict.store", f"{address}: {text}")] if text else []
 
 
 def _volume_problems(

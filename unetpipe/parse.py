@@ -161,9 +161,9 @@ def _fill_data_dir(data: Mapping[str, Any]) -> tuple[dict[str, Any], list[Proble
             problems.append((path, f"{text!r} needs data_dir, which is not set: add --config data_dir=DIR"))
 
     fill(filled, "model", "model")
-    train = filled.get("train")
-    if isinstance(train, dict):
-        fill(train, "init", "train.init")
+    for section, key in (("train", "init"), ("predict", "store")):
+        if isinstance(holder := filled.get(section), dict):
+            fill(holder, key, f"{section}.{key}")
     volumes = filled.get("volumes")
     for name, volume in volumes.items() if isinstance(volumes, dict) else ():
         if isinstance(volume, dict):

@@ -29,9 +29,14 @@ alone. `unetpipe check FILE` finds all mistakes before anything runs; `snakemake
 What follows from other settings (the border that the network loses, where tiles begin, memory) is computed and has no
 setting. A setting that is left out has its default; one that is not listed here is an error.
 
-Addresses of images and labels may hold `{data_dir}`, which is replaced by the setting `data_dir`, as in
-`snakemake --configfile config/isbi2012.yaml --config data_dir=DIR`. They count from the working
-directory: where `snakemake` is called, or its `--directory`.
+Addresses of images, labels, masks and checkpoints, and `predict.store`, may hold `{data_dir}`, which is replaced by
+the setting `data_dir`, as in `snakemake --configfile config/isbi2012.yaml --config data_dir=DIR`. They count from the
+working directory: where `snakemake` is called, or its `--directory`.
+
+Buckets (`s3://BUCKET/PREFIX`) are found as Amazon's own tools find them: by the environment variables
+AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_PROFILE, AWS_REGION and AWS_ENDPOINT_URL, the files in
+`~/.aws`, or the role of a machine. With AWS_SKIP_SIGNATURE=true requests are not signed: so public buckets are read
+without credentials, and nothing is written into any.
 
 This page is generated from `unetpipe/config/` by `make schema`.
 """

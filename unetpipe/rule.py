@@ -23,6 +23,7 @@ from unetpipe.errors import StoppedError, UserError
 log = logging.getLogger(__name__)
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 FOR_SNAKEMAKE_ALONE = frozenset({"version"})
 
@@ -47,11 +48,17 @@ def run(job: Any, function: Callable[..., None]) -> None:
         log.error("interrupted; what is finished is kept, and a rerun goes on from there")
         sys.exit(130)
     except OSError as error:
-        if error.errno not in _NO_ROOM:
-            log.exception("the operating system refused: %s", error)
-            sys.exit(2)
-        log.error("there is no room left on the disk (%s): make room and run again; what is finished is kept", error)
-        sys.exit(1)
+        if error.errno in _NO_ROOM:
+            log.error("no room is left on the disk (%s): make room and run again; what is finished is kept", error)
+            sys.exit(1)
+        if error.errno in _REFUSED:
+            log.error("this user may not do that (%s): allow it and run again; what is finished is kept", error)
+            sys.exit(1)
+        if error.errno == errno.EBUSY:
+            log.error("another run is at work there (%s): let one of them end, and run again", error)
+            sys.exit(1)
+        log.exception("the operating system refused: %s", error)
+        sys.exit(2)
     except Exception:
         # The log file must hold it too: on a cluster it is all that there is.
         log.exception("this is a defect of unetpipe, not of your data or settings; please report it with this log")

@@ -32,7 +32,6 @@ from unetpipe.compute import Task, compute_block
 from unetpipe.data.phantom import make_phantom
 from unetpipe.files import read_json
 from unetpipe.grid import Region
-from unetpipe.storage import s3
 from unetpipe.volume import Image, VolumeFile
 
 Write = Callable[[Path, Voxels], str]
@@ -62,10 +61,10 @@ def endpoint() -> Iterator[str]:
     with buckets.server() as found, pytest.MonkeyPatch.context() as patch:
         for name, value in buckets.environment(found).items():
             patch.setenv(name, value)
-        s3.forget_sessions()
+        buckets.forget()
         buckets.make_bucket(found, "agree")
         yield found
-    s3.forget_sessions()
+    buckets.forget()
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from pathlib import Path
 import buckets
 import pytest
 
-from unetpipe.storage import Folder, folder_at, s3
+from unetpipe.storage import Folder, folder_at
 
 _numbers = itertools.count()
 
@@ -26,7 +26,7 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     def use(endpoint: str) -> None:
         for name, value in buckets.environment(endpoint).items():
             monkeypatch.setenv(name, value)
-        s3.forget_sessions()
+        buckets.forget()
 
     return use
 

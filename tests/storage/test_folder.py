@@ -1,5 +1,6 @@
 """Folders on disk and in a bucket keep the same promises."""
 
+import errno
 import itertools
 import json
 import threading
@@ -7,12 +8,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import buckets
+import numpy as np
 import pytest
 from obstore.exceptions import BaseError
 
+from unetpipe.arrays import open_array
 from unetpipe.errors import UserError
 from unetpipe.progress import Record
 from unetpipe.storage import Folder, LocalFolder, above, folder_at, is_remote, join, parent, s3
+from unetpipe.storage.aws import RETRIES
+from unetpipe.volume import create, write_shards
 
 
 def test_what_is_written_is_there_whole(place: Folder) -> None:
@@ -62,6 +67,22 @@ def test_a_folder_is_cleared_and_no_other(place: Folder) -> None:
     place.below("a").clear()
 
 
+def test_a_folder_of_many_is_cleared_a_part_at_a_time(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = folder_at(f"s3://{bucket}/many")
+    names = {f"{number:03}" for number in range(25)}
+    for name in names:
+        place.write(name, b"x")
+    monkeypatch.setattr(s3, "_AT_ONCE", 10)
+    place.clear()
+    assert list(place.entries()) == []
+
+
+@pytest.mark.parametrize("address", ["s3:/bucket/x", "s3:bucket", "S3A:/bucket", "~/results", "~"])
+def test_a_misspelt_address_is_no_folder(address: str) -> None:
+    with pytest.raises(UserError, match=r"neither a bucket nor a folder\n.*s3://BUCKET/PREFIX, or the whole path"):
+        folder_at(address)
+
+
 def test_every_line_of_a_log_is_there_when_it_was_appended(place: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("unetpipe.storage.s3._LINES", 10)
     place.write("key.json", b"{}")
@@ -81,7 +102,7 @@ def test_every_line_of_a_log_is_there_when_it_was_appended(place: Folder, monkey
 def test_a_line_that_may_have_arrived_is_not_taken_back(
     endpoint: str, bucket: str, aws: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unetpipe.storage.s3._RETRIES", {"max_retries": 0})
+    monkeypatch.setattr("unetpipe.storage.aws.RETRIES", {"max_retries": 0})
     stumbles = buckets.Stumbles()
     with buckets.stumbling(endpoint, stumbles) as front:
         aws(front)
@@ -140,21 +161,21 @@ def test_the_region_is_that_of_the_usual_variables(
         monkeypatch.delenv(name)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    s3.forget_sessions()
+    buckets.forget()
     assert folder_at(f"s3://{bucket}/region-{region}").kvstore()["aws_region"] == region
 
 
 def test_two_that_write_the_same_leave_it_whole(place: Folder) -> None:
-    data = bytes(200_000)
+    data, told = bytes(200_000), set()
     place.write("a", data)
 
     def write() -> None:
         for _ in range(20):
             try:
                 place.write("a", data)
-            except FileNotFoundError:
+            except OSError as error:
                 # The other has removed what this one was writing.
-                continue
+                told.add(error.errno)
 
     threads = [threading.Thread(target=write) for _ in range(3)]
     for thread in threads:
@@ -164,6 +185,7 @@ def test_two_that_write_the_same_leave_it_whole(place: Folder) -> None:
     for thread in threads:
         thread.join()
     assert {entry.name for entry in place.entries()} == {"a"}
+    assert told <= {errno.EBUSY}
 
 
 def test_a_record_is_the_same_wherever_it_lies(place: Folder) -> None:
@@ -200,6 +222,26 @@ def test_an_address_of_another_kind_is_refused(address: str, bucket: str) -> Non
         folder_at(address)
 
 
+@pytest.mark.parametrize("address", ["s3://b/../x", "s3://b/x//y", "s3://b/x/./y"])
+def test_what_means_a_folder_on_disk_alone_is_refused(address: str, bucket: str) -> None:
+    with pytest.raises(UserError, match=r"no meaning in a bucket\n.*without them"):
+        folder_at(address)
+
+
+@pytest.mark.parametrize("name", ["with space", "mücke", "~alice", "100%", "a%20b", "a[1]", "{x}", "a+b&c=d", "日本"])
+def test_names_in_a_bucket_may_be_any(name: str, bucket: str, endpoint: str) -> None:
+    place = folder_at(f"s3://{bucket}/{name}")
+    voxels = np.arange(6 * 8 * 8, dtype=np.uint8).reshape(6, 8, 8)
+    create(place, shape=voxels.shape, dtype="uint8", chunk=(3, 4, 4), shard=(3, 8, 8), voxel_size_nm=(1, 1, 1))
+    # Written by one library and read by another, which must mean the same.
+    write_shards(place.below("0"), (0, 0, 0), voxels)
+    np.testing.assert_array_equal(open_array(place.below("0").address)[...], voxels)
+    found = buckets.client(endpoint).list_objects_v2(Bucket=bucket)["Contents"]
+    assert {each["Key"] for each in found} == {f"{name}/{entry.name}" for entry in place.entries()}
+    place.clear()
+    assert list(place.entries()) == []
+
+
 def test_a_bucket_that_is_not_there_is_told(bucket: str) -> None:
     with pytest.raises(UserError, match="there is no bucket no-such-bucket"):
         folder_at("s3://no-such-bucket/x").write("a", b"1")
@@ -210,12 +252,12 @@ def test_missing_credentials_are_told(bucket: str, monkeypatch: pytest.MonkeyPat
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    s3.forget_sessions()
+    buckets.forget()
     with pytest.raises(UserError, match="there are no credentials"):
         folder_at(f"s3://{bucket}/new")
 
 
-@pytest.mark.parametrize("kind", ["503", "drop", "lost", "slow", "cut"])
+@pytest.mark.parametrize("kind", ["503 SlowDown", "drop", "lost", "slow", "cut"])
 def test_a_server_that_stumbles_is_asked_again(
     kind: str, endpoint: str, bucket: str, aws: Callable[[str], None]
 ) -> None:
@@ -231,10 +273,10 @@ def test_a_server_that_stumbles_is_asked_again(
 
 
 def test_a_server_that_is_gone_is_told_without_secrets(endpoint: str, bucket: str, aws: Callable[[str], None]) -> None:
-    with buckets.stumbling(endpoint, buckets.Stumbles(("503",), every=1)) as front:
+    with buckets.stumbling(endpoint, buckets.Stumbles(("503 SlowDown",), every=1)) as front:
         aws(front)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(s3, "_RETRIES", {**s3._RETRIES, "max_retries": 1})
+            patch.setattr("unetpipe.storage.aws.RETRIES", {**RETRIES, "max_retries": 1})
             place = folder_at(f"s3://{bucket}/gone")
             with pytest.raises(OSError, match="the storage did not do it") as failure:
                 place.write("a", b"1")

@@ -42,13 +42,13 @@ def test_levels_are_the_same_wherever_they_lie(
 def test_another_library_reads_levels_of_a_bucket(
     bucket: str, make_volume: Callable[..., Path], tmp_path: Path
 ) -> None:
-    from unetpipe.storage.s3 import _store
+    from unetpipe.storage import aws
 
     allocated = plan(tmp_path, make_volume, labels=True, store=f"s3://{bucket}/p")
     fill(allocated)
     make(allocated)
     assert is_remote(read_json(allocated)["probability"])
-    store = zarr.storage.ObjectStore(_store(bucket), read_only=True)
+    store = zarr.storage.ObjectStore(aws.store(bucket), read_only=True)
     for group in ("", "/labels/classes"):
         for number, voxels in enumerate(levels(allocated, group.strip("/"))):
             array = zarr.open_array(store, path=f"p/probability.zarr{group}/{number}", mode="r")

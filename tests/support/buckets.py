@@ -22,6 +22,8 @@ import pytest
 
 KEY_ID, SECRET = "an-id-of-tests", "a-secret-that-nothing-may-print"
 REGION = "us-east-1"
+ANSWERS = "so it says"
+"""What a server says when it refuses."""
 
 
 @contextmanager
@@ -102,6 +104,14 @@ def environment(endpoint: str) -> dict[str, str]:
     }
 
 
+def forget() -> None:
+    """Let the package ask for endpoint and credentials anew, where they have changed."""
+    from unetpipe.storage import aws
+
+    aws.session.cache_clear()
+    aws.store.cache_clear()
+
+
 def client(endpoint: str) -> Any:
     """Another client than the package's."""
     import boto3
@@ -115,21 +125,24 @@ def client(endpoint: str) -> Any:
 class Stumbles:
     """What a server in front does to requests, and how often it did: each of ``plan`` to every ``every``-th request.
 
-    ``503``: it says to slow down. ``drop``: it cuts the connection before it answers. ``cut``: amid the answer.
-    ``lost``: the request is carried out, and the answer never comes. ``slow``: it answers after ``seconds``.
+    ``503 SlowDown``, or another status and code: it answers that. ``drop``: it cuts the connection before it answers.
+    ``cut``: amid the answer. ``lost``: the request is carried out, and the answer never comes. ``slow``: it answers
+    after ``seconds``. ``signed``: requests that named who asks.
     """
 
     plan: tuple[str, ...] = ()
     every: int = 5
     seconds: float = 0.5
+    signed: int = 0
     did: Counter[str] = field(default_factory=Counter)
     _count: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def next(self) -> str:
+    def next(self, signed: bool) -> str:
         """For one request; the empty string for none."""
         with self._lock:
             self._count += 1
+            self.signed += signed
             if not self.plan or self._count % self.every:
                 return ""
             kind = self.plan[self._count // self.every % len(self.plan)]
@@ -150,14 +163,17 @@ def stumbling(endpoint: str, stumbles: Stumbles) -> Iterator[str]:
 
         def _hand_on(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            kind = stumbles.next()
-            if kind == "503":
-                answer = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
-                self.send_response(503)
+            kind = stumbles.next("Authorization" in self.headers)
+            if kind[:1].isdigit():
+                status, _, code = kind.partition(" ")
+                said = f"<Code>{code}</Code><Message>{ANSWERS}</Message><AWSAccessKeyId>{KEY_ID}</AWSAccessKeyId>"
+                content = f"<Error>{said}</Error>".encode()
+                self.send_response(int(status))
                 self.send_header("Content-Type", "application/xml")
-                self.send_header("Content-Length", str(len(answer)))
+                self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
-                self.wfile.write(answer)
+                if self.command != "HEAD":
+                    self.wfile.write(content)
                 return
             if kind == "drop":
                 self._hang_up()

@@ -18,7 +18,7 @@ from running import call, command, watched, write
 from uploading import upload
 
 from unetpipe.data.phantom import make_phantom
-from unetpipe.storage import folder_at, s3
+from unetpipe.storage import folder_at
 
 pytestmark = [pytest.mark.workflow, pytest.mark.long]
 
@@ -31,9 +31,9 @@ def endpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     with buckets.server_on_disk(tmp_path / "s3", BUCKET) as found:
         for name, value in buckets.environment(found).items():
             monkeypatch.setenv(name, value)
-        s3.forget_sessions()
+        buckets.forget()
         yield found
-    s3.forget_sessions()
+    buckets.forget()
 
 
 def test_a_run_from_and_into_a_bucket_ends_as_on_disk(endpoint: str, settings: dict[str, Any], tmp_path: Path) -> None:

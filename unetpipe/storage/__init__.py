@@ -6,15 +6,18 @@ whole objects: shards, metadata, records of progress.
 
 import functools
 import posixpath
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from unetpipe.errors import UserError
 from unetpipe.storage.contract import Entry, Folder
 from unetpipe.storage.local import LocalFolder
 
 __all__ = ["Entry", "Folder", "LocalFolder", "above", "folder_at", "is_remote", "join", "parent"]
 
-_S3 = "s3://"
+_MISSPELT = re.compile("s3a?:|~(?=/|$)", re.IGNORECASE)
+"""What nobody calls a folder, and would become one: only a shell knows what ~ means."""
 
 
 def is_remote(address: str) -> bool:
@@ -32,6 +35,12 @@ def folder_at(address: str | Path) -> Folder:
     """
     address = str(address)
     if not is_remote(address):
+        if found := _MISSPELT.match(address):
+            raise UserError(
+                f"{address} was to be used",
+                f"it begins with {found[0]}, which is neither a bucket nor a folder",
+                "give s3://BUCKET/PREFIX, or the whole path",
+            )
         return LocalFolder(Path(address))
     return _bucket(address)
 

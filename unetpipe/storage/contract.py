@@ -46,6 +46,10 @@ class Folder(ABC):
         """The address of an object, for people."""
 
     @abstractmethod
+    def unwritable(self) -> str | None:
+        """Why nothing can be written here and what to do, as far as can be told without trying; None if it can."""
+
+    @abstractmethod
     def read(self, name: str) -> bytes:
         """The content of an object."""
 

@@ -34,6 +34,15 @@ class LocalFolder(Folder):
         """The path of an object."""
         return str(self.path / name)
 
+    def unwritable(self) -> str | None:
+        """Why nothing can be written here and what to do, as far as can be told without trying; None if it can."""
+        there = next(path for path in (self.path, *self.path.absolute().parents) if path.exists())
+        if not there.is_dir():
+            return f"{there} is a file; give a folder, which need not exist yet, or s3://BUCKET/PREFIX"
+        if not os.access(there, os.W_OK | os.X_OK):
+            return f"nothing may be written into {there}; give a folder of your own, or mend its permissions"
+        return None
+
     def read(self, name: str) -> bytes:
         """The content of an object."""
         return (self.path / name).read_bytes()
@@ -53,8 +62,9 @@ class LocalFolder(Folder):
         """
         path = self.path / name
         new = list(itertools.takewhile(lambda folder: not folder.exists(), path.parents))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for left in path.parent.glob(f"{path.name}.*.partial"):
+        if new:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        for left in _left(path):
             left.unlink(missing_ok=True)
         temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
         try:
@@ -63,6 +73,9 @@ class LocalFolder(Folder):
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
+        except FileNotFoundError:
+            said = "it was removed by another process while it was written: two use the same folder"
+            raise OSError(errno.EBUSY, said, str(path)) from None
         finally:
             temporary.unlink(missing_ok=True)
         for folder in {path.parent, *(folder.parent for folder in new)}:
@@ -104,9 +117,16 @@ class LocalFolder(Folder):
             yield from _files(self.path, "", deep, ordered)
 
     def clear(self) -> None:
-        """Remove the folder with all that is in it."""
-        if self.path.exists():
-            shutil.rmtree(self.path)
+        """Remove the folder with all that is in it; of a link to a folder, what is in that."""
+        if self.path.is_symlink():
+            for path in list(self.path.iterdir()):
+                if path.is_dir() and not path.is_symlink():
+                    _remove(path)
+                else:
+                    path.unlink()
+            sync_folder(self.path)
+        elif self.path.exists():
+            _remove(self.path)
             sync_folder(self.path.parent)
 
     def kvstore(self) -> dict[str, Any]:
@@ -114,13 +134,40 @@ class LocalFolder(Folder):
         return {"driver": "file", "path": f"{self.path.absolute()}/"}
 
 
+def _remove(folder: Path) -> None:
+    """Remove a folder, also where another process does the same."""
+
+    def tolerate(_function: object, _path: object, found: tuple[Any, BaseException, Any]) -> None:
+        if not isinstance(found[1], FileNotFoundError):
+            raise found[1]
+
+    shutil.rmtree(folder, onerror=tolerate)
+
+
+def _left(path: Path) -> list[Path]:
+    """The temporary files of attempts to write ``path``."""
+    with os.scandir(path.parent) as found:
+        return [Path(entry) for entry in found if TEMPORARY.sub("", entry.name) == path.name != entry.name]
+
+
 def _files(folder: Path, prefix: str, deep: bool, ordered: bool) -> Iterator[Entry]:
-    with os.scandir(folder) as found:
+    """What another process removes or renames meanwhile, such as its temporary files, is not there."""
+    try:
+        opened = os.scandir(folder)
+    except FileNotFoundError:
+        return
+    with opened as found:
         for entry in sorted(found, key=lambda entry: entry.name) if ordered else found:
             name = prefix + entry.name
             if entry.is_dir():
                 if deep:
                     yield from _files(Path(entry.path), f"{name}/", deep, ordered)
-            else:
+                continue
+            try:
                 status = entry.stat()
-                yield Entry(name, status.st_size, str(status.st_mtime_ns), status.st_mtime)
+            except FileNotFoundError:
+                if entry.is_symlink():
+                    # What it should lead to was there, and is missed.
+                    raise
+                continue
+            yield Entry(name, status.st_size, str(status.st_mtime_ns), status.st_mtime)

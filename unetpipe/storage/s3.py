@@ -1,61 +1,49 @@
-"""A prefix in a bucket of Amazon's S3, or of a storage that speaks its protocol.
-
-Credentials, region and endpoint are those that Amazon's own tools use: environment variables, the files in
-``~/.aws``, and the roles of containers and machines. They are asked for by botocore and never written anywhere.
-"""
+"""A prefix in a bucket of Amazon's S3, or of a storage that speaks its protocol."""
 
 import errno
-import functools
-import os
+import itertools
+import re
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
 from unetpipe.errors import UserError
+from unetpipe.storage import aws
 from unetpipe.storage.contract import Entry, Folder
 from unetpipe.storage.local import LOG
 
-try:
-    import botocore.session
-    import obstore
-    from botocore.credentials import Credentials
-    from botocore.exceptions import BotoCoreError
-    from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
-    from obstore.store import S3Store
-except ModuleNotFoundError as error:
-    raise UserError(
-        "an address of S3 was to be used", f"the package {error.name} is not installed", "pip install 'unetpipe[s3]'"
-    ) from None
+# After the module that says what to do where it is not installed.
+import obstore  # isort: skip
+from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError  # isort: skip
 
 _LINES = 256
 """Of an object of a log. Each line writes the last object anew: many lines cost bytes, few cost objects."""
 
 _READERS = 16
 
+_AT_ONCE = 1000
+"""Objects that one request removes."""
+
 _ATTEMPTS = 3
 """To write an object, each of which repeats single requests: those of writing are not repeated after a timeout."""
 
-_RETRIES: Any = {
-    "max_retries": 10,
-    "retry_timeout": timedelta(seconds=120),
-    "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=10), "base": 2},
-}
-_TIMEOUTS: Any = {"connect_timeout": "10s", "timeout": "60s"}
+_STATUS = re.compile(r"status code: (\d{3})")
+_REASON = re.compile(r"<Code>([^<]*)</Code>(?:.*?<Message>([^<]*)</Message>)?", re.DOTALL)
+"""In what the storage answered."""
 
-_CREDENTIALS = {
-    "env": "environment",
-    "shared-credentials-file": "profile",
-    "config-file": "profile",
-    "container-role": "ecs",
-    "iam-role": "imds",
-}
-"""TensorStore's names for where botocore found the credentials."""
+_REFUSED = ("400", "401", "403")
+"""Of these, 400 says that a token has expired, or that the region is another one."""
+
+
+_UNSIGNED = (
+    f"requests are not signed, for the environment variable {aws.UNSIGNED} is set: so buckets are only read",
+    "unset it and give credentials, or put results elsewhere",
+)
 
 
 @dataclass
@@ -77,7 +65,13 @@ class Bucket(Folder):
             )
         super().__init__(address.rstrip("/"))
         self.bucket, self.prefix = parts.netloc, parts.path.strip("/")
-        self._store = _store(self.bucket)
+        if self.prefix and not {"", ".", ".."}.isdisjoint(self.prefix.split("/")):
+            raise UserError(
+                f"{address} was to be used",
+                "an empty name, . or .. between two slashes, which have no meaning in a bucket",
+                "give s3://BUCKET/PREFIX without them",
+            )
+        self._store = aws.store(self.bucket)
         self._logs: dict[str, _Log] = {}
         # Another one that writes the same log has other objects: none is written anew by who does not know its lines.
         self._token = uuid.uuid4().hex
@@ -94,6 +88,10 @@ class Bucket(Folder):
         """The address of an object."""
         return f"{self.address}/{name}"
 
+    def unwritable(self) -> str | None:
+        """That requests are not signed; what else a storage does not allow, it tells when it is asked."""
+        return None if aws.is_signed() else "; ".join(_UNSIGNED)
+
     def read(self, name: str) -> bytes:
         """The content of an object."""
         with self._told(name):
@@ -101,14 +99,21 @@ class Bucket(Folder):
 
     def size(self, name: str) -> int | None:
         """Bytes of an object; None if there is none."""
-        try:
-            with self._told(name):
+        with self._told(name):
+            try:
                 return obstore.head(self._store, self._key(name))["size"]
-        except FileNotFoundError:
-            return None
+            except FileNotFoundError:
+                return None
+            except BaseError as error:
+                if not _is_refused(error):
+                    raise
+                # The answer to this has no body; that to another request tells why.
+                obstore.get_range(self._store, self._key(name), start=0, length=1)
+                raise
 
     def write(self, name: str, data: bytes) -> None:
         """Put an object: the storage has it, or what was there before."""
+        self._refuse_unsigned(name)
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 with self._told(name):
@@ -145,6 +150,7 @@ class Bucket(Folder):
 
     def remove(self, name: str) -> None:
         """Remove an object; nothing happens if there is none."""
+        self._refuse_unsigned(name)
         with self._told(name):
             obstore.delete(self._store, self._key(name))
 
@@ -175,110 +181,51 @@ class Bucket(Folder):
 
     def clear(self) -> None:
         """Remove all objects below."""
+        self._refuse_unsigned("")
         self._logs.clear()
-        names = [self._key(entry.name) for entry in self.entries()]
-        with self._told(""):
-            for first in range(0, len(names), 1000):
-                obstore.delete(self._store, names[first : first + 1000])
+        entries = self.entries()
+        # The listing goes by names, so what is removed meanwhile does not disturb it.
+        while names := [self._key(entry.name) for entry in itertools.islice(entries, _AT_ONCE)]:
+            with self._told(""):
+                obstore.delete(self._store, names)
 
     def kvstore(self) -> dict[str, Any]:
         """For TensorStore, which finds the credentials in the place where botocore found them."""
-        session = _session()
-        found: dict[str, Any] = {"driver": "s3", "bucket": self.bucket, "path": self._key("")}
-        if (endpoint := _endpoint(session)) is not None:
-            found["endpoint"] = endpoint
-        found["aws_region"] = _region(session)
-        found["aws_credentials"] = {"type": _CREDENTIALS.get(_credentials(session).method, "default")}
-        return found
+        return aws.kvstore(self.bucket, self._key(""))
+
+    def _refuse_unsigned(self, name: str) -> None:
+        if not aws.is_signed():
+            raise UserError(f"{self.where(name)} was to be written or removed", *_UNSIGNED)
 
     @contextmanager
     def _told(self, name: str) -> Iterator[None]:
         """Errors of the library as those of the system, each in one line and with the address."""
         try:
             yield
-        except FileNotFoundError as error:
-            if "NoSuchBucket" in str(error):
-                raise UserError(
-                    f"{self.where(name)} was to be used",
-                    f"there is no bucket {self.bucket}",
-                    "mend the address, or make the bucket; AWS_ENDPOINT_URL names a storage other than Amazon's",
-                ) from None
-            raise FileNotFoundError(errno.ENOENT, "no such object", self.where(name)) from None
-        except (PermissionDeniedError, UnauthenticatedError):
-            raise PermissionError(errno.EACCES, "the storage does not allow it", self.where(name)) from None
-        except BaseError as error:
-            line = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise OSError(errno.EIO, f"the storage did not do it ({line})", self.where(name)) from None
+        except (FileNotFoundError, BaseError) as error:
+            raise self._failure(error, name) from None
+
+    def _failure(self, error: Exception, name: str) -> Exception:
+        text = str(error)
+        reason = _REASON.search(text)
+        code, message = (reason[1], reason[2]) if reason else ("", "")
+        # Of the answer no more than these: some name the key that was used.
+        said = f" ({code}: {message})" if message else f" ({code})" if code else ""
+        if code == "NoSuchBucket":
+            return UserError(
+                f"{self.where(name)} was to be used",
+                f"there is no bucket {self.bucket}",
+                "mend the address, or make the bucket; AWS_ENDPOINT_URL names a storage other than Amazon's",
+            )
+        if isinstance(error, FileNotFoundError):
+            return FileNotFoundError(errno.ENOENT, "no such object", self.where(name))
+        if _is_refused(error):
+            return PermissionError(errno.EACCES, f"the storage does not allow it{said}", self.where(name))
+        line = text.partition(": <")[0].partition("\n")[0] or type(error).__name__
+        return OSError(errno.EIO, f"the storage did not do it ({line}){said}", self.where(name))
 
 
-@functools.cache
-def _session() -> botocore.session.Session:
-    return botocore.session.get_session()
-
-
-def forget_sessions() -> None:
-    """Ask for endpoint and credentials anew, where they have changed."""
-    _session.cache_clear()
-    _store.cache_clear()
-
-
-def _endpoint(session: botocore.session.Session) -> str | None:
-    """That of the variables AWS_ENDPOINT_URL_S3 and AWS_ENDPOINT_URL, or of the profile; None for Amazon's."""
-    client = session.create_client("s3", region_name=_region(session))
-    endpoint: str = client.meta.endpoint_url
-    return None if endpoint.endswith(".amazonaws.com") else endpoint
-
-
-def _region(session: botocore.session.Session) -> str:
-    # The first is what most tools read, and botocore does not.
-    region: str | None = os.environ.get("AWS_REGION") or session.get_config_variable("region")
-    return region or "us-east-1"
-
-
-def _credentials(session: botocore.session.Session) -> Credentials:
-    try:
-        found: Credentials | None = session.get_credentials()
-    except BotoCoreError as error:
-        raise UserError(
-            "an address of S3 was to be used", f"credentials cannot be had: {error}", "mend the configuration of AWS"
-        ) from None
-    if found is None:
-        raise UserError(
-            "an address of S3 was to be used",
-            "there are no credentials: neither in environment variables nor in ~/.aws, nor has this machine a role",
-            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
-        )
-    return found
-
-
-@functools.lru_cache(maxsize=16)
-def _store(bucket: str) -> S3Store:
-    session = _session()
-    endpoint = _endpoint(session)
-    settings: dict[str, Any] = {} if endpoint is None else {"endpoint": endpoint}
-    options: Any = {**_TIMEOUTS, "allow_http": endpoint is not None and endpoint.startswith("http://")}
-    return S3Store(
-        bucket,
-        region=_region(session),
-        # A storage on an address of one's own seldom has a name for each bucket.
-        virtual_hosted_style_request=endpoint is None,
-        client_options=options,
-        retry_config=_RETRIES,
-        credential_provider=_provider(_credentials(session)),
-        **settings,
-    )
-
-
-def _provider(credentials: Credentials) -> Callable[[], Any]:
-    """Credentials as they are now: botocore renews those that expire."""
-
-    def provide() -> dict[str, Any]:
-        now = credentials.get_frozen_credentials()
-        return {
-            "access_key_id": now.access_key,
-            "secret_access_key": now.secret_key,
-            "token": now.token,
-            "expires_at": getattr(credentials, "_expiry_time", None),
-        }
-
-    return provide
+def _is_refused(error: BaseException) -> bool:
+    """Whether a storage understood a request and does not do it for who asks."""
+    status = _STATUS.search(str(error))
+    return isinstance(error, PermissionDeniedError | UnauthenticatedError) or bool(status and status[1] in _REFUSED)
