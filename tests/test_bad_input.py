@@ -204,7 +204,7 @@ def _hdf5_of_labels_alone(folder: Path, data: Data) -> None:
         ),
         pytest.param(
             _five_dimensional_zarr,
-            r"volumes\.unknown\.image: .*a\.zarr: .*axes \(t, c, z, y, x\); write .* \(z, y, x\)",
+            r"volumes\.unknown\.image: .*a\.zarr: .*5 axes; write .* \(z, y, x\)",
             id="five-dimensional-zarr",
         ),
         pytest.param(_unreadable_zarr, r"a\.zarr: a folder whose Zarr metadata cannot be read", id="unreadable-zarr"),

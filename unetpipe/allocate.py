@@ -12,7 +12,7 @@ import numpy as np
 
 import unetpipe
 from unetpipe import config, measure, ome
-from unetpipe.arrays import open_array
+from unetpipe.arrays import open_array, open_volume
 from unetpipe.errors import UserError
 from unetpipe.files import write_json
 from unetpipe.forecast import Stored, forecast, told
@@ -184,7 +184,7 @@ def allocate(
             origin_nm=source.origin_nm,
             classes=classes,
         )
-    array = open_array(str(source.image))
+    array = open_volume(str(source.image))
     image = Stored(triple(array.shape), triple(array.chunk), array.dtype.itemsize, source.first_section)
     predicted = forecast(layout, image, selection.count)
     write_json(

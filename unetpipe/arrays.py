@@ -209,6 +209,21 @@ def open_array(address: str) -> Array:
     return Array(address, store)
 
 
+def open_volume(address: str) -> Array:
+    """The array at ``address`` as (z, y, x): axes before these, such as channels, are left out if they have one voxel.
+
+    Raises
+    ------
+    UserError
+        As :func:`open_array`.
+    """
+    array = open_array(address)
+    others = array.ndim - 3
+    if others > 0 and set(array.shape[:others]) == {1}:
+        return Array(address, array.store[(0,) * others])
+    return array
+
+
 def told(error: Exception) -> str:
     """What TensorStore says of an error, without what it appends: settings, and answers that can name a key."""
     return _APPENDED.split(str(error), maxsplit=1)[0] or type(error).__name__

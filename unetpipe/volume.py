@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unetpipe import ome
-from unetpipe.arrays import Array, encode, open_array, read_metadata, shard_name, threads_in_use
+from unetpipe.arrays import Array, encode, open_volume, read_metadata, shard_name, threads_in_use
 from unetpipe.errors import UserError
 from unetpipe.extent import Extent
 from unetpipe.files import read_json, write_json
@@ -114,7 +114,7 @@ class Image:
 
     def __init__(self, volume: VolumeFile) -> None:
         self.volume = volume
-        self.array = open_array(volume.image)
+        self.array = open_volume(volume.image)
         # One that is used in place may have left out chunks without contrast.
         self._complete = not volume.source.get("in_place", True)
         self._shown = shown_sections(volume.shape[0], volume.missing_sections)

@@ -1,6 +1,7 @@
 """N5 and precomputed volumes, used where they lie: where their voxels are in space, and what is refused."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,14 @@ import tensorstore as ts
 import tifffile
 import zarr
 from formats import Voxels, as_n5, as_n5_pyramid, as_precomputed, some_voxels, write_n5, write_precomputed
+from ingesting import ingested
 
 from unetpipe.arrays import open_array
 from unetpipe.data.sources import open_source, watched
 from unetpipe.data.sources.in_place import InPlaceSource
 from unetpipe.errors import UserError
+from unetpipe.grid import Region
+from unetpipe.volume import Image
 
 FACTORS = ([1, 1, 1], [2, 2, 1], [4, 4, 2])
 
@@ -284,3 +288,88 @@ def test_a_damaged_chunk_is_told_without_settings(tmp_path: Path) -> None:
     with open_source(str(tmp_path / "a.zarr")) as source, pytest.raises(UserError, match="cannot be read") as failure:
         source.read(0, 4)
     assert "tensorstore_spec" not in str(failure.value)
+
+
+def five_axes(folder: Path, voxels: Voxels, version: int, separator: str, names: str = "tczyx", first: int = 1) -> Path:
+    """An OME-Zarr image as most converters write it, of ``first`` channels, with a level of half as many voxels."""
+    axes = [{"name": name, "type": "space", "unit": "nanometer"} for name in names]
+    scales = ([1, 1, 40, 4, 5], [1, 1, 40, 8, 10])
+    levels = [
+        {"path": str(number), "coordinateTransformations": [{"type": "scale", "scale": scale}]}
+        for number, scale in enumerate(scales)
+    ]
+    image = {"version": "0.4", "axes": axes, "datasets": levels}
+    described = {"multiscales": [image]} if version == 2 else {"ome": {"version": "0.5", "multiscales": [image]}}
+    outer = zarr.create_group(folder / "a.zarr", zarr_format=version)
+    group = outer.create_group("0", attributes=described)
+    for number, step in enumerate((1, 2)):
+        here = voxels[:, ::step, ::step]
+        array = group.create_array(
+            str(number), shape=(1, first, *here.shape), dtype=here.dtype, chunks=(1, 1, 3, 16, 16),
+            chunk_key_encoding={"name": "v2" if version == 2 else "default", "separator": separator},
+        )  # fmt: skip
+        array[...] = np.broadcast_to(here, array.shape)
+    return folder / "a.zarr" / "0"
+
+
+@pytest.mark.parametrize(("version", "separator"), [(2, "."), (2, "/"), (3, "."), (3, "/")])
+def test_one_channel_and_time_point_of_an_image_with_five_axes(version: int, separator: str, tmp_path: Path) -> None:
+    voxels = some_voxels("uint16")
+    voxels[:3, :16, :16] = 0
+    address = five_axes(tmp_path, voxels, version, separator)
+    for name, step, size_nm in (("", 1, (40, 4, 5)), ("/0", 1, (40, 4, 5)), ("/1", 2, (40, 8, 10))):
+        here = voxels[:, ::step, ::step]
+        with open_source(f"{address}{name}") as source:
+            assert isinstance(source, InPlaceSource)
+            assert (source.shape, source.voxel_size_nm, source.origin_nm) == (here.shape, size_nm, (0, 0, 0))
+            np.testing.assert_array_equal(source.read(2, 7), here[2:7])
+            stored = source.stored()
+            assert stored is not None
+            assert (stored.shape, stored.unit) == (here.shape, (3, 16, 16))
+            # The first chunk of the full resolution holds zeros alone, and zarr does not store it.
+            assert math.prod(stored.grid) - stored.count == (step == 1)
+        volume = ingested(f"{address}{name}", tmp_path / f"v{name}" / "volume.json", range=(0, 200))
+        box = Region((1, -3, 5), (8, 18, 19))
+        expected = np.pad(here, ((0, 0), (3, 0), (0, 0)), "reflect")[1:8, :21, 5:19].astype(np.float32)
+        statistics = [np.array(values, np.float32)[1:8, None, None] for values in (volume.mean, volume.std)]
+        np.testing.assert_allclose(Image(volume).read(box), (expected - statistics[0]) / statistics[1], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        pytest.param({"first": 2}, r"array of shape \(1, 2, 11, 37, 43\): 5 axes\n.*one channel", id="two channels"),
+        pytest.param({"names": "tcxyz"}, r"axes \(t, c, x, y, z\)\n.*\(z, y, x\)", id="another order"),
+    ],
+)
+def test_of_several_channels_none_is_chosen(how: dict[str, Any], message: str, tmp_path: Path) -> None:
+    address = five_axes(tmp_path, some_voxels("uint8"), 2, "/", **how)
+    with pytest.raises(UserError, match=message):
+        open_source(str(address))
+    with pytest.raises(UserError, match=r"arrays and groups in it: 0\n"):
+        open_source(str(address.parent))
+
+
+def test_the_first_of_many_axes_are_not_taken_for_channels_where_nobody_says_so(tmp_path: Path) -> None:
+    zarr.create_array(tmp_path / "rgb.zarr", shape=(1, 37, 43, 3), dtype="uint8")
+    with pytest.raises(UserError, match=r"shape \(1, 37, 43, 3\): 4 axes"):
+        open_source(str(tmp_path / "rgb.zarr"))
+
+
+def test_a_codec_that_is_not_known_is_told(tmp_path: Path) -> None:
+    write_n5(tmp_path / "a", some_voxels("uint8"))
+    file = tmp_path / "a" / "attributes.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"compression": {"type": "lz4"}}))
+    with pytest.raises(UserError, match=r"\"lz4\" is not registered.*\n.*write it with another: zstd"):
+        open_source(str(tmp_path / "a"))
+
+
+def test_an_image_of_which_nothing_is_stored_is_refused(tmp_path: Path) -> None:
+    array = zarr.create_array(tmp_path / "a.zarr", shape=(4, 40, 40), chunks=(4, 8, 8), dtype="uint8")
+    with pytest.raises(UserError, match=r"not one of its chunks is stored.*\n.*copied as a whole"):
+        ingested(tmp_path / "a.zarr", tmp_path / "v" / "volume.json")
+    assert not (tmp_path / "v" / "volume.json").exists()
+    array[:, :8, :8] = np.broadcast_to(np.arange(1, 9, dtype=np.uint8), (4, 8, 8))
+    extent = ingested(tmp_path / "a.zarr", tmp_path / "v" / "volume.json").read_extent()
+    assert extent is not None
+    assert extent.count == 1

@@ -151,7 +151,7 @@ def _zarr_empty_group(folder: Path) -> str:
 def _ome_five_axes(folder: Path) -> str:
     image = multiscale("0", axes="zyx") | {"axes": [{"name": name} for name in "tczyx"]}
     group = zarr.create_group(folder / "a.zarr", zarr_format=2, attributes={"multiscales": [image]})
-    group.create_array("0", shape=(1, 1, 3, 20, 30), dtype="uint8")
+    group.create_array("0", shape=(1, 2, 3, 20, 30), dtype="uint8")
     return str(folder / "a.zarr")
 
 
@@ -193,10 +193,10 @@ def _zarr_2d(folder: Path) -> str:
         pytest.param(_zarr_folder, r"without zarr\.json.*it holds c\n.*OME-Zarr", id="zarr-no-metadata"),
         pytest.param(_zarr_broken, r"metadata cannot be read.*\n.*OME-Zarr", id="zarr-broken-metadata"),
         pytest.param(_zarr_list, r"metadata cannot be read.*\n.*OME-Zarr", id="zarr-metadata-no-object"),
-        pytest.param(_ome_odd_axes, r"no OME-Zarr image; arrays in it: none", id="ome-zarr-odd-axes"),
-        pytest.param(_zarr_group, r"no OME-Zarr image; arrays in it: raw", id="zarr-plain-group"),
-        pytest.param(_zarr_empty_group, r"no OME-Zarr image; arrays in it: none", id="zarr-empty-group"),
-        pytest.param(_ome_five_axes, r"axes \(t, c, z, y, x\)\n.*\(z, y, x\)", id="ome-zarr-five-axes"),
+        pytest.param(_ome_odd_axes, r"no OME-Zarr image; arrays and groups in it: none", id="ome-zarr-odd-axes"),
+        pytest.param(_zarr_group, r"no OME-Zarr image; arrays and groups in it: raw", id="zarr-plain-group"),
+        pytest.param(_zarr_empty_group, r"no OME-Zarr image; arrays and groups in it: none", id="zarr-empty-group"),
+        pytest.param(_ome_five_axes, r"shape \(1, 2, 3, 20, 30\): 5 axes\n.*\(z, y, x\)", id="ome-zarr-channels"),
         pytest.param(_ome_without_array, r"name the array 0, which cannot be read", id="ome-zarr-no-array"),
         pytest.param(_zarr_2d, r"shape \(20, 30\): 2 axes", id="zarr-two-axes"),
         pytest.param(lambda folder: _rgb_tiff(folder) + ":/raw", r"no whole HDF5 file", id="dataset-of-no-hdf5"),

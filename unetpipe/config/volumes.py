@@ -47,7 +47,8 @@ class Volume(Model):
         description="a TIFF stack, a folder of TIFF or PNG sections, `FILE.h5:/DATASET` or a .npy file; or what is "
         "used in place, on disk or at `s3://BUCKET/PREFIX`: a Zarr or OME-Zarr, an N5, a precomputed volume of "
         "Neuroglancer. Of these, Snakemake sees the metadata on disk and nothing of a bucket: if voxels change, or "
-        "anything in a bucket, delete the volume.json. A pyramid is its full resolution; `FOLDER/1`, `FOLDER/s1` or "
+        "anything in a bucket, delete the volume.json. Axes before (z, y, x) in an OME-Zarr, such as time and channel, "
+        "must have one voxel. A pyramid is its full resolution; `FOLDER/1`, `FOLDER/s1` or "
         "`FOLDER/KEY` is a coarser level, for a network that learnt from such voxels. `phantom` for the synthetic "
         "volume. `{data_dir}` is replaced by `data_dir`.",
     )

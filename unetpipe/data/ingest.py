@@ -175,6 +175,12 @@ def ingest(
 def _write_extent(grey: InPlaceSource, path: Path) -> dict[str, Any] | None:
     """What of an image is stored, for ``volume.json``; None for all of it."""
     stored = grey.stored()
+    if stored is not None and stored.count == 0:
+        raise UserError(
+            f"the volume {grey.address} was to be used in place",
+            "not one of its chunks is stored: there are no voxels but those that fill it",
+            "see whether it was copied as a whole, and whether its metadata are its own",
+        )
     if stored is None or stored.count == math.prod(stored.grid):
         path.unlink(missing_ok=True)
         return None

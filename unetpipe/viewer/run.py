@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from unetpipe.arrays import open_array
+from unetpipe.arrays import open_volume
 from unetpipe.errors import UserError
 from unetpipe.files import read_json
 from unetpipe.grid import Shape, triple
@@ -149,7 +149,7 @@ def _image(files: _Files, volume: VolumeFile, problems: list[str]) -> list[Resol
 
 
 def _alone(files: _Files, volume: VolumeFile, address: str, first: int = 0) -> list[Resolution]:
-    return thinned(open_array(files.at(address)), volume.shape, volume.voxel_size_nm, first)
+    return thinned(open_volume(files.at(address)), volume.shape, volume.voxel_size_nm, first)
 
 
 def _predicted(files: _Files, volume: VolumeFile, prediction: Mapping[str, Any], group: str) -> list[Resolution]:

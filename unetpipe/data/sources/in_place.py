@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from unetpipe.arrays import METADATA, N5_METADATA, PRECOMPUTED_METADATA, Found, find, open_array
+from unetpipe.arrays import METADATA, N5_METADATA, PRECOMPUTED_METADATA, Found, find, open_array, open_volume
 from unetpipe.data.sources import n5, ome, precomputed
 from unetpipe.data.sources.contract import DECODING_ERRORS, ZARR_METADATA, Source, as_volume, refusal
 from unetpipe.data.sources.level import PARENTS, Level
@@ -48,11 +48,15 @@ class InPlaceSource(Source):
         self.array_address = level.address
         try:
             found = find(level.address)
-            self.array = open_array(level.address)
+            self.array = open_volume(level.address) if level.wide else open_array(level.address)
         except UserError as error:
             name = level.address.removeprefix(f"{place.address}/")
             what = "its metadata" if name == level.address else f"its metadata name the array {name}, which"
-            raise refusal(address, f"{what} cannot be read ({error.found})", "write or copy it again") from None
+            raise refusal(
+                address,
+                f"{what} cannot be read ({error.found})",
+                "copy it again if it is damaged; if its codec is not known, write it with another: zstd, blosc or gzip",
+            ) from None
         if found is None or self.array.ndim != 3:
             kind = "an" if found is None else _NAMES[found.driver]
             raise refusal(

@@ -21,12 +21,14 @@ _LOOKED_AT = 1000
 class Level:
     """An array: its address, edge lengths of its voxels and the centre of the first one, both (z, y, x) in nm.
 
-    They are None where the metadata do not tell.
+    They are None where the metadata do not tell. ``wide``: the array may have axes before (z, y, x), for that its
+    metadata name them.
     """
 
     address: str
     voxel_size_nm: VoxelSize | None
     origin_nm: VoxelSize | None
+    wide: bool = False
 
 
 def read_object(place: Folder, name: str) -> dict[str, Any] | None:

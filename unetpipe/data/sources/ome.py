@@ -2,6 +2,7 @@
 
 import posixpath
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +44,10 @@ def full_resolution(address: str, place: Folder, attributes: Mapping[str, Any]) 
         image, paths = _images(attributes)[0]
         return _level(address, place.address, image, paths, 0)
     except (KeyError, IndexError, TypeError):
-        arrays = arrays_below(place, ARRAY_METADATA)
+        held = arrays_below(place, (*ARRAY_METADATA, ".zgroup"))
         raise refusal(
             address,
-            f"a Zarr group that is no OME-Zarr image; arrays in it: {some(arrays) or 'none'}",
+            f"a Zarr group that is no OME-Zarr image; arrays and groups in it: {some(held) or 'none'}",
             "give the address of one of its arrays or images",
         ) from None
 
@@ -67,7 +68,7 @@ def level_above(address: str, place: Folder) -> Level | None:
             for image, paths in images:
                 if name in paths:
                     found = _level(address, folder, image, paths, paths.index(name))
-                    return Level(place.address, found.voxel_size_nm, found.origin_nm)
+                    return replace(found, address=place.address)
     return None
 
 
@@ -78,16 +79,17 @@ def _images(attributes: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], list
 
 
 def _level(address: str, folder: str, image: Mapping[str, Any], paths: list[str], number: int) -> Level:
-    axes = [axis if isinstance(axis, Mapping) else {"name": axis} for axis in image.get("axes", "zyx")]
+    # Before version 0.3, images had these and did not say so.
+    axes = [axis if isinstance(axis, Mapping) else {"name": axis} for axis in image.get("axes", "tczyx")]
     names = [str(axis.get("name")) for axis in axes]
-    if names != ["z", "y", "x"]:
+    if names[-3:] != ["z", "y", "x"]:
         raise refusal(
             address,
             f"an OME-Zarr image with the axes ({', '.join(names)})",
             "write one channel and one time point as an image with the axes (z, y, x)",
         )
-    units = [axis.get("unit") for axis in axes]
-    return Level(join(folder, paths[number]), *_place(image, image["datasets"][number], units))
+    units = [axis.get("unit") for axis in axes[-3:]]
+    return Level(join(folder, paths[number]), *_place(image, image["datasets"][number], units), wide=True)
 
 
 def _place(
@@ -109,6 +111,6 @@ def _transformation(holder: Mapping[str, Any], kind: str) -> list[float] | None:
     for transformation in holder.get("coordinateTransformations", ()):
         if isinstance(transformation, Mapping) and transformation.get("type") == kind:
             values = transformation.get(kind)
-            if (found := numbers(values)) is not None:
+            if isinstance(values, list) and (found := numbers(values[-3:])) is not None:
                 return found
     return None

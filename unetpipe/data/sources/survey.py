@@ -96,13 +96,14 @@ def _index_of(array: Array, found: Found) -> Callable[[str], tuple[int, ...] | N
         return lambda name: None if (index := numbered(name)) is None else index[::-1]
     if found.driver == "zarr":
         described = read_object(found.place, ".zarray") or {}
-        return _of_numbers("", described.get("dimension_separator", "."))
-    encoding = (read_object(found.place, METADATA) or {}).get("chunk_key_encoding", {})
+        separator = described.get("dimension_separator", ".")
+        return _of_numbers(f"0{separator}" * (len(described["shape"]) - 3), separator)
+    described = read_object(found.place, METADATA) or {}
+    encoding = described.get("chunk_key_encoding", {})
     name, configuration = encoding.get("name"), encoding.get("configuration", {})
-    if name == "default":
-        separator = configuration.get("separator", "/")
-        return _of_numbers(f"c{separator}", separator)
-    return _of_numbers("", configuration.get("separator", "."))
+    separator = configuration.get("separator", "/" if name == "default" else ".")
+    first = f"c{separator}" if name == "default" else ""
+    return _of_numbers(first + f"0{separator}" * (len(described["shape"]) - 3), separator)
 
 
 def _of_numbers(prefix: str, separator: str) -> Callable[[str], tuple[int, ...] | None]:
