@@ -1,5 +1,6 @@
 """Objects are numbered on: by other workers, after a kill, after a loss, and anew where something else is asked for."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from segmenting import (
 )
 
 from unetpipe import segment as module
+from unetpipe.errors import UserError
 from unetpipe.files import write_json
 from unetpipe.progress import Record
 from unetpipe.segmentation import pieces
@@ -135,7 +137,7 @@ def test_a_run_whose_processes_are_killed_goes_on(kind: str, tmp_path: Path) -> 
     np.testing.assert_array_equal(stored(found), in_memory(probability > 127))
 
 
-@pytest.mark.parametrize("lost", ["labels.zarr/0/c/1/0/1", "tables/1.0.1.npz", "sides/1.0.1.npz"])
+@pytest.mark.parametrize("lost", ["labels.zarr/0/c/1/0/1", "tables/1/0/1.npz", "sides/1/0/1.npz"])
 def test_what_was_lost_between_two_runs_is_made_again(
     lost: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,3 +188,40 @@ def test_another_prediction_begins_anew(tmp_path: Path) -> None:
         write_json(tmp_path / "job-0.json", {"digest": "another"})
         found = numbered(*paths)
     np.testing.assert_array_equal(stored(found), in_memory(blobs(SHAPE, seed=1) > 127))
+
+
+@pytest.mark.parametrize(
+    ("error", "seen"),
+    [
+        pytest.param(OSError(errno.EIO, "Input/output error"), UserError, id="failing storage"),
+        pytest.param(OSError(errno.EACCES, "Permission denied"), UserError, id="folder of another user"),
+        pytest.param(MemoryError("none left"), UserError, id="no memory"),
+        # The rule says what to do about it.
+        pytest.param(OSError(errno.ENOSPC, "No space left on device"), OSError, id="full disk"),
+    ],
+)
+def test_what_a_piece_met_is_told_and_what_was_done_is_kept(
+    error: Exception, seen: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probability = blobs(SHAPE)
+    paths = finished(probability, tmp_path, (4, 16, 16))
+    real, done = module.write, []
+
+    def failing(task: pieces.Task) -> int:
+        if len(done) == 3:
+            raise error
+        done.append(task.name)
+        return real(task)
+
+    with in_this_process():
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "write", failing)
+            with pytest.raises(seen, match=str(error.args[-1])) as caught:
+                numbered(*paths)
+        if seen is UserError:
+            assert "the objects of v were to be numbered" in str(caught.value)
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "write", lambda task: (done.append(task.name), real(task))[1])
+            found = numbered(*paths)
+    assert len(done) == len(set(done))
+    np.testing.assert_array_equal(stored(found), in_memory(probability > 127))

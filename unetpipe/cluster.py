@@ -13,7 +13,7 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -98,6 +98,17 @@ def for_each(client: Client, function: Callable[[T], R], items: Iterable[T]) -> 
         if isinstance(result, Failed):
             raise result.error
         yield result
+
+
+@contextmanager
+def telling(asked: str, repair: str) -> Iterator[None]:
+    """What a piece met that could not be done, as a UserError; a full disk is told by the rule."""
+    try:
+        yield
+    except (OSError, MemoryError) as error:
+        if isinstance(error, OSError) and error.errno in FATAL and error.errno not in REFUSED:
+            raise
+        raise UserError(asked, f"{type(error).__name__}: {error}", repair) from error
 
 
 def try_each(

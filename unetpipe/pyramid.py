@@ -16,7 +16,7 @@ import time
 import uuid
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 import unetpipe
 from unetpipe.allocate import read_levels, read_plan
 from unetpipe.arrays import ERRORS, Array, encode, open_array, read_metadata, told, use_threads
-from unetpipe.cluster import FATAL, REFUSED, Failed, try_each
+from unetpipe.cluster import Failed, telling, try_each
 from unetpipe.coverage import Coverage
 from unetpipe.downsample import means, modes
 from unetpipe.errors import UserError
@@ -127,7 +127,9 @@ def pyramid(allocated: Path, predicted: list[Path], pyramid: Path, *, workers: i
             for stage in stages
         )
         made = _make_here(todo) if count == 0 else _make(todo, count)
-        with _told(name, store), closing(made):
+        asked = f"the levels of {name} were to be made in {store}"
+        repair = "mend what it met (`unetpipe fsck` looks at the prediction), and run again; what is finished is kept"
+        with telling(asked, repair), closing(made):
             written = sum(track(made, f"levels of {name}", len(names), "shards", done=len(names) - missing))
     seconds = time.monotonic() - start
     entries = record.latest(lambda entry: entry["written"])
@@ -210,21 +212,6 @@ def _refuse_lost_blocks(description: dict[str, Any], plan: Plan, selection: Sele
             f"{len(lost)} of its shards are gone, among them that of the block {lost[0]}",
             "delete the job-0.json beside the store and run snakemake again: it predicts what is missing",
         )
-
-
-@contextmanager
-def _told(name: str, store: Folder) -> Iterator[None]:
-    """What shards met, for the user; a full disk is told by the rule."""
-    try:
-        yield
-    except (OSError, MemoryError) as error:
-        if isinstance(error, OSError) and error.errno in FATAL and error.errno not in REFUSED:
-            raise
-        raise UserError(
-            f"the levels of {name} were to be made in {store}",
-            f"{type(error).__name__}: {error}",
-            "mend what it met (`unetpipe fsck` looks at the prediction), and run again; what is finished is kept",
-        ) from error
 
 
 def _processes(shards: int, most: int) -> int:

@@ -24,7 +24,7 @@ import unetpipe
 from unetpipe import config
 from unetpipe.allocate import read_plan
 from unetpipe.arrays import METADATA
-from unetpipe.cluster import for_each
+from unetpipe.cluster import for_each, telling
 from unetpipe.errors import UserError
 from unetpipe.files import digest_of, read_json, write_json
 from unetpipe.grid import Shape, triple
@@ -42,7 +42,6 @@ from unetpipe.segmentation.objects import Objects, number, offsets_of
 from unetpipe.segmentation.pieces import (
     FOUND,
     LABELS,
-    REPAIR,
     WRITTEN,
     Places,
     Task,
@@ -150,7 +149,9 @@ def segment(
         threads=max(1, cores // workers),
     )
     seconds: dict[str, float] = {}
-    with connect(workers) as client:
+    asked = f"the objects of {source.name} were to be numbered in {place}"
+    repair = "mend what it met (`unetpipe fsck --repair` mends a prediction), and run again; what is finished is kept"
+    with telling(asked, repair), connect(workers) as client:
         with _timed(seconds, "find"):
             _find(client, places, cut, record, fragments, source.name)
         with _timed(seconds, "join"):
@@ -208,7 +209,7 @@ def _refuse_lost_shards(name: str, predicted: Folder, cut: Cut) -> None:
         raise UserError(
             f"the objects of {name} were to be numbered",
             f"{len(lost)} shards of {predicted} are gone, {predicted.where(lost[0])} among them",
-            REPAIR,
+            "let `unetpipe fsck --repair` compute again what is gone, and run snakemake again",
         )
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from unetpipe.grid import Shape, triple
 from unetpipe.metrics.components import Face
 from unetpipe.segmentation.flood import Edges, Known, rank
-from unetpipe.segmentation.pieces import Places, Task, name_of, objects_of, open_places, read_sides
+from unetpipe.segmentation.pieces import Places, Task, objects_of, open_places, read_sides
 from unetpipe.storage import Folder
 
 OFFSETS = "offsets.npy"
@@ -66,7 +66,7 @@ def to_npy(numbers: NDArray[np.int64]) -> bytes:
 
 
 def _stored(index: Shape) -> str:
-    return f"nodes/{name_of(index)}.npy"
+    return objects_of(index)["nodes"]
 
 
 def _voxels(face: Face) -> NDArray[np.int32]:

@@ -1,5 +1,6 @@
 """What a worker does with a piece: find its fragments, see what they touch, and write the numbers of their objects."""
 
+import errno
 import functools
 import uuid
 from dataclasses import dataclass
@@ -9,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unetpipe.arrays import ERRORS, Array, encode, open_array, read_metadata, shard_name, told, use_threads
-from unetpipe.errors import UserError
 from unetpipe.grid import Region, Shape
 from unetpipe.metrics.components import Numbers, facing
 from unetpipe.progress import Record, digest_of_block
@@ -24,9 +24,6 @@ from unetpipe.segmentation.fragments import (
 )
 from unetpipe.storage import Folder, folder_at, join
 from unetpipe.volume import LEVEL
-
-REPAIR = "let `unetpipe fsck --repair` compute again what is gone or damaged, and run snakemake again"
-"""What a user can do where a part of the prediction cannot be read."""
 
 LABELS = "labels.zarr"
 FOUND, WRITTEN = "fragments", "segments"
@@ -94,14 +91,17 @@ def name_of(index: Shape) -> str:
 def objects_of(index: Shape) -> dict[str, str]:
     """Of a piece, the objects in the folder of fragments.
 
-    Labels of its voxels, what is known of each label, its faces, and of a watershed what is known of its basins.
+    Labels of its voxels, what is known of each label, its faces; of a watershed what is known of its basins, and the
+    basin of each label.
     """
-    name = name_of(index)
+    # In folders of their own: each object that is written makes a listing of its folder.
+    place = "/".join(map(str, index))
     return {
         "labels": f"{LABELS}/{LEVEL}/{shard_name((1, 1, 1), index)}",
-        "table": f"tables/{name}.npz",
-        "sides": f"sides/{name}.npz",
-        "basins": f"basins/{name}.npz",
+        "table": f"tables/{place}.npz",
+        "sides": f"sides/{place}.npz",
+        "basins": f"basins/{place}.npz",
+        "nodes": f"nodes/{place}.npy",
     }
 
 
@@ -112,7 +112,7 @@ def find(task: Task) -> int:
 
     Raises
     ------
-    UserError
+    OSError
         If a part of the prediction cannot be read.
     """
     places, region = task.places, task.region
@@ -198,9 +198,7 @@ def _probability(task: Task, region: Region) -> NDArray[np.uint8]:
     try:
         return open_places(places).probability[(places.channel, *region.slices)]
     except ERRORS as error:
-        raise UserError(
-            f"objects were to be found in {region} (z, y, x) of {places.probability}", told(error), REPAIR
-        ) from None
+        raise OSError(errno.EIO, f"{region} (z, y, x): {told(error)}", places.probability) from None
 
 
 @dataclass(frozen=True)
