@@ -124,6 +124,8 @@ def test_a_store_is_ome_zarr_0_5(tmp_path: Path) -> None:
         {"type": "translation", "translation": [0, 80, 0, 1]},
     ]
     assert [channel["label"] for channel in ome["omero"]["channels"]] == ["membrane", "inside"]
+    # Those of the label map: white on white, a viewer would show the sum, which is the same everywhere.
+    assert [channel["color"] for channel in ome["omero"]["channels"]] == ["009E73", "E69F00"]
     assert zarr.open_array(tmp_path / "map.zarr" / "0").metadata.dimension_names == ("c", "z", "y", "x")  # type: ignore[union-attr]
 
 

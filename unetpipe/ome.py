@@ -54,6 +54,15 @@ def create_label_map(
     _list_labels(place, [*(name for name in labels_of(place) if name != LABEL_MAP), LABEL_MAP])
 
 
+def channels(names: Sequence[str]) -> list[dict[str, Any]]:
+    """How viewers show probabilities: each class in the colour that it has in a label map, from black at 0."""
+    window = {"min": 0, "max": 255, "start": 0, "end": 255}
+    return [
+        {"label": name, "color": bytes(colour).hex().upper(), "window": window}
+        for name, colour in zip(names, colours(len(names)), strict=True)
+    ]
+
+
 def remove_label_map(place: Folder) -> None:
     """Take the label map out of the group ``place``, if it has one; label images of others stay."""
     if LABEL_MAP in (names := labels_of(place)):

@@ -264,12 +264,7 @@ def create(
     attributes: dict[str, Any] = {}
     if channels is not None:
         first = [{"name": "c", "type": "channel"}]
-        attributes["omero"] = {
-            "channels": [
-                {"label": name, "color": "FFFFFF", "window": {"min": 0, "max": 255, "start": 0, "end": 255}}
-                for name in channels
-            ]
-        }
+        attributes["omero"] = {"channels": ome.channels(channels)}
     axes = [*first, *({"name": name, "type": "space", "unit": "nanometer"} for name in "zyx")]
     image = {"name": Path(place.address).stem, **({"type": "mean"} if coarser else {})}
     datasets = [ome.dataset(LEVEL, len(axes), voxel_size_nm, origin_nm)]
