@@ -36,6 +36,14 @@ def test_what_shows_a_training_must_be_installed(good: Data, monkeypatch: pytest
     check(good, "config.yaml")
 
 
+def test_what_starts_worker_jobs_must_be_installed(good: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    good["predict"] = {"cluster": "slurm"}
+    monkeypatch.setattr("unetpipe.check.find_spec", lambda _: None)
+    assert "pip install 'unetpipe[slurm]'" in problems_of(good)["predict.cluster"]
+    good["predict"] = {"cluster": "tcp://somewhere:8786"}
+    check(good, "config.yaml")
+
+
 def test_a_place_for_predictions_must_be_one(good: Data, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for store, found in {

@@ -190,6 +190,20 @@ def test_the_example_of_the_readme_can_be_used() -> None:
         pytest.param("segment", {"method": "seeds"}, "segment.method", "'components', 'components_2d' or 'watershed'",
                      id="unknown method"),
         pytest.param("predict.batch", 99, "predict.batch", "engine.max_batch", id="batch"),
+        pytest.param("predict.cluster", "pbs", "predict.cluster", "should match pattern", id="unknown cluster"),
+        pytest.param("predict.cluster", "tcp://host", "predict.cluster", "should match pattern", id="no port"),
+        pytest.param("predict.jobs", 0, "predict.jobs", "greater than or equal to 1", id="no job"),
+        pytest.param("predict", {"slurm": {"workers": 2}}, "predict.slurm", "set that to `slurm`",
+                     id="worker jobs that nobody starts"),
+        pytest.param("predict", {"cluster": "slurm", "jobs": 2}, "predict.jobs", "2 jobs would each drive workers",
+                     id="spread twice"),
+        pytest.param("predict", {"cluster": "slurm", "workers": 2}, "predict.workers", "set predict.slurm.workers",
+                     id="workers here and there"),
+        pytest.param("predict", {"cluster": "tcp://h:8786", "workers": 2}, "predict.workers",
+                     "the number of the scheduler's workers", id="workers of a scheduler"),
+        pytest.param("predict", {"cluster": "slurm", "slurm": {"options": ["--x y"]}}, "predict.slurm.options.0",
+                     "should match pattern", id="two options in one"),
+        pytest.param("gpus", -1, "gpus", "greater than or equal to 0", id="negative GPUs"),
         pytest.param("volumes.a.image", "a{x}.tif", "volumes.a.image", "takes for a pattern", id="pattern"),
         pytest.param("train.init", "{data_dir}/x", "train.init", "data_dir", id="data_dir in train.init"),
         pytest.param("predict.store", "{data_dir}/x", "predict.store", "data_dir", id="data_dir in predict.store"),
@@ -352,6 +366,16 @@ def test_a_file_that_is_no_configuration_is_refused(content: str | None, message
         path.write_text(content)
     with pytest.raises(UserError, match=message):
         read(path)
+
+
+@pytest.mark.parametrize(
+    ("backend", "gpus", "asked"),
+    [("auto", None, 0), ("tensorrt", None, 1), ("tensorrt_rtx", None, 1), ("openvino", None, 0), ("auto", 2, 2),
+     ("tensorrt", 0, 0)],
+)  # fmt: skip
+def test_the_gpus_that_a_job_asks_for(backend: str, gpus: int | None, asked: int) -> None:
+    data = with_change("engine.backend", backend) | {"gpus": gpus}
+    assert parse(data, "config.yaml").gpus_of_a_job == asked
 
 
 def test_every_setting_is_described() -> None:

@@ -14,7 +14,7 @@ from unetpipe.compute import Task, compute_block
 from unetpipe.errors import UserError
 from unetpipe.files import read_json, write_json
 from unetpipe.fsck import Store
-from unetpipe.handover import read_allocated, read_certificate
+from unetpipe.handover import prediction_digest, read_allocated, read_certificate
 from unetpipe.repair import Repair
 from unetpipe.status import status
 
@@ -110,3 +110,18 @@ def test_what_an_earlier_version_predicted_as_a_whole_is_known(prediction: Path)
         write_json(path, description)
         assert read_allocated(path) == description
         assert Store(prediction).selection.count == len(list(PLAN.blocks()))
+
+
+def test_only_the_jobs_of_one_run_make_a_prediction(tmp_path: Path) -> None:
+    def jobs(*shares: tuple[int, int] | None) -> list[Path]:
+        paths = [tmp_path / f"job-{number}.json" for number in range(len(shares))]
+        for path, share in zip(paths, shares, strict=True):
+            write_json(path, {"digest": f"{2**256 - 1:064x}"} | ({} if share is None else {"share": list(share)}))
+        return paths
+
+    # An earlier version knew of one job alone.
+    assert prediction_digest(jobs(None)) == f"{2**256 - 1:064x}"
+    assert prediction_digest(jobs((1, 2), (0, 2))) == f"{2**256 - 2:064x}"
+    for wrong in ([(0, 2)], [(0, 2), (0, 2)], [(0, 2), (1, 3)], [None, None]):
+        with pytest.raises(UserError, match=r"not the shares of one run \(job-0.json: 0 of.*\n.*job-\*\.json"):
+            prediction_digest(jobs(*wrong))

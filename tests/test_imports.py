@@ -70,9 +70,11 @@ MAY_IMPORT = {
     "progress": {"storage"},
     "metrics": {"arrays", "extent", "storage", "config", "volume", "selection"},
     "ledger": {"progress", "storage"},
-    "handover": {"storage"},
+    "handover": {"ledger", "storage"},
     "stop": set(),
+    "gpus": {"stop"},
     "processes": set(),
+    "elsewhere": {"config", "processes"},
     "cluster": {"stop", "processes"},
     "nets": {"config"},
     "data": {
@@ -98,7 +100,7 @@ MAY_IMPORT = {
     "deploy": {"arrays", "colours", "storage", "config", "volume", "nets", "engines", "metrics", "data"},
     "layout": set(),
     "plan": {"layout"},
-    "measure": {"arrays", "storage", "progress", "layout", "volume", "processes", "engines"},
+    "measure": {"arrays", "storage", "progress", "layout", "volume", "processes", "engines", "gpus"},
     "forecast": {"layout", "volume"},
     "allocate": {
         "arrays",
@@ -111,14 +113,16 @@ MAY_IMPORT = {
         "plan",
         "measure",
         "forecast",
+        "gpus",
         "handover",
         "levels",
         "ome",
     },
     "outlook": {
         *("config", "volume", "progress", "data", "selection", "nets", "engines", "deploy"),
-        *("layout", "plan", "measure", "forecast", "allocate", "handover"),
+        *("layout", "plan", "measure", "forecast", "allocate", "handover", "gpus"),
     },
+    "spread": {"config", "elsewhere", "gpus", "layout", "measure", "processes", "stop"},
     "compute": {"extent", "selection", "arrays", "storage", "volume", "progress", "engines", "allocate", "handover"},
     "predict": {
         "ledger",
@@ -137,6 +141,7 @@ MAY_IMPORT = {
         "compute",
         "stop",
         "handover",
+        "spread",
     },
     "pyramid": {
         *("arrays", "storage", "levels", "downsample", "volume", "progress", "cluster", "processes", "metrics"),

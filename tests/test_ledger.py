@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from unetpipe.config import Network
 from unetpipe.grid import Plan
-from unetpipe.ledger import Ledger
+from unetpipe.ledger import Ledger, added
 from unetpipe.progress import Record
 from unetpipe.storage import LocalFolder
 
@@ -95,3 +95,18 @@ def test_the_shards_that_are_there_are_listed(tmp_path: Path) -> None:
     stored = Ledger(PLAN).stored(place)
     assert [NAMES[number] for number in np.flatnonzero(stored == 3)] == ["0.0.0", "2.1.2"]
     assert (stored[stored != 3] < 0).all()
+
+
+@given(st.lists(st.integers(0, 4), min_size=6, max_size=6), st.data())
+def test_the_digest_of_a_whole_is_that_of_its_parts_however_it_is_cut(parts: list[int], data: st.DataObject) -> None:
+    ledger = Ledger(PLAN)
+    blocks = len(ledger.size)
+    for number in range(blocks):
+        ledger.written[number] = np.frombuffer(data.draw(st.binary(min_size=16, max_size=16)), np.uint8)
+    of = np.resize(parts, blocks)
+    whole = ledger.digest(np.ones(blocks, bool))
+    assert added(ledger.digest(of == part) for part in range(5)) == whole
+    assert len(whole) == 64
+    # Which block it is counts too.
+    ledger.written[[0, 1]] = ledger.written[[1, 0]]
+    assert (ledger.digest(np.ones(blocks, bool)) == whole) == bool((ledger.written[0] == ledger.written[1]).all())

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +12,14 @@ import numpy as np
 import predicting
 import pytest
 import zarr
+from distributed import LocalCluster
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx_unet import CLASSES
 from predicting import finish, shards, start
 
-from unetpipe import compute
+from unetpipe import compute, predict
 from unetpipe.allocate import read_plan
 from unetpipe.compute import Device
 from unetpipe.config import Network
@@ -26,6 +28,7 @@ from unetpipe.engines import load_engine, mirrored
 from unetpipe.errors import UserError
 from unetpipe.files import read_json, write_json
 from unetpipe.grid import AXES, Geometry, Plan, Region, Shape, triple
+from unetpipe.ledger import added
 from unetpipe.progress import Record
 from unetpipe.volume import Image, VolumeFile
 
@@ -268,6 +271,70 @@ def test_any_number_of_workers_and_threads_gives_the_same_bytes(
     assert result["threads_per_worker"] == cores // workers
     assert 1 <= len(result["peak_memory_mb"]) <= workers
     assert shards(tmp_path) == files
+
+
+@pytest.mark.usefixtures("at_hand")
+@pytest.mark.parametrize(
+    "shares",
+    [
+        pytest.param([(0, 1)], id="one job"),
+        pytest.param([(2, 3), (0, 3), (1, 3)], id="three, in any order"),
+        pytest.param([(1, 3), (0, 2), (1, 2)], id="two, after one of three"),
+    ],
+)
+def test_any_number_of_jobs_gives_the_same_bytes_and_computes_each_block_once(
+    shares: list[tuple[int, int]], openvino: Path, source: Path, unbroken: Any, tmp_path: Path
+) -> None:
+    facts, files = unbroken
+    allocated = start(openvino, source, tmp_path)
+    jobs = {share: finish(openvino, allocated, share=share) for share in shares}
+    assert (
+        sum(job["computed"] for job in jobs.values()) == facts["computed"] == len(list(predicting.recorded(tmp_path)))
+    )
+    assert shards(tmp_path) == files
+    last = {share: job for share, job in jobs.items() if share[1] == shares[-1][1]}
+    sizes = [job["blocks"] for job in last.values()]
+    assert sum(sizes) == facts["blocks"]
+    assert max(sizes) - min(sizes) <= 1
+    assert added(job["digest"] for job in last.values()) == facts["digest"]
+
+
+@given(wanted=st.lists(st.booleans(), max_size=40).map(lambda bits: np.array(bits, bool)), jobs=st.integers(1, 50))
+def test_shares_are_equal_parts_of_what_is_wanted(wanted: NDArray[np.bool_], jobs: int) -> None:
+    parts = [predict._share(wanted, number, jobs) for number in range(jobs)]
+    np.testing.assert_array_equal(np.sum(parts, axis=0), wanted)
+    sizes = [int(part.sum()) for part in parts]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_workers_of_a_scheduler_give_the_same_bytes_and_forget_what_was_before(
+    openvino: Path, source: Path, unbroken: Any, make_volume: Callable[..., Path], tmp_path: Path
+) -> None:
+    facts, files = unbroken
+    with LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address="127.0.0.1:0") as cluster:
+        how = {"workers": None, "cluster": cluster.scheduler_address}
+        # In the same place, of another image: its workers must not take the one for the other.
+        other = make_volume(predicting.noise(seed=5))
+        assert finish(openvino, start(openvino, other, tmp_path), **how)["digest"] != facts["digest"]
+        shutil.rmtree(tmp_path / "progress")
+        shutil.rmtree(tmp_path / "probability.zarr")
+        result = finish(openvino, start(openvino, source, tmp_path), **how)
+    assert result["digest"] == facts["digest"]
+    assert (result["workers"], result["threads_per_worker"]) == (1, 2)
+    assert shards(tmp_path) == files
+
+
+def test_a_worker_elsewhere_of_another_device_class_is_refused(openvino: Path, source: Path, tmp_path: Path) -> None:
+    allocated = start(openvino, source, tmp_path)
+    description = read_json(allocated)
+    description["key"]["device_class"] = {"processor": "another"}
+    write_json(allocated, description)
+    write_json(tmp_path / "progress" / "key.json", description["key"])
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
+        pytest.raises(UserError, match="another class of device"),
+    ):
+        finish(openvino, allocated, workers=None, cluster=cluster.scheduler_address)
 
 
 @pytest.mark.usefixtures("at_hand")

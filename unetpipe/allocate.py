@@ -16,6 +16,7 @@ from unetpipe.arrays import open_array, open_volume
 from unetpipe.errors import UserError
 from unetpipe.files import write_json
 from unetpipe.forecast import Stored, forecast, told
+from unetpipe.gpus import visible
 from unetpipe.grid import Geometry, Plan, Region, triple
 from unetpipe.handover import read_certificate
 from unetpipe.layout import Call, Layout, Limits
@@ -51,6 +52,7 @@ def allocate(
     absent: Literal["skip", "compute"] = _DEFAULTS.absent,
     most_batch: int = config.Engine().max_batch,
     workers: int | None = _DEFAULTS.workers,
+    spread: int = 1,
     memory_mb: int = _DEFAULTS.memory_mb,
     block_seconds: float = _DEFAULTS.block_seconds,
     cores: int = 1,
@@ -87,8 +89,10 @@ def allocate(
         What to do where the image has no chunk, as in the settings ``predict``.
     workers, memory_mb, block_seconds:
         As in the settings ``predict``.
+    spread:
+        Machines that predict at the same time, with ``workers`` each.
     cores:
-        CPU cores for all workers together.
+        CPU cores for all workers of a machine together.
 
     Raises
     ------
@@ -123,8 +127,9 @@ def allocate(
     if extent is not None:
         others["absent"] = absent
     fixed = {name: value for name, value in (("tile", tile), ("batch", batch)) if value is not None}
-    count, threads = measure.split_cores(workers, cores)
-    limits = Limits(count, memory_mb, block_seconds, len(classes))
+    cards = visible() if "gpu" in proof["device_class"] else ()
+    count, threads = measure.split_cores(workers, cores, cards)
+    limits = Limits(count * spread, memory_mb, block_seconds, len(classes))
     kept = _kept_plan(record, others, fixed, on_change, what)
     with measure.measuring(certificate.parent, proof["device_class"], count, threads, mirror) as rate_of:
         if kept is None:

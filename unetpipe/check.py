@@ -36,8 +36,8 @@ def check(data: Mapping[str, Any], source: str) -> Settings:
     Raises
     ------
     SettingsError
-        With all problems: those of :func:`unetpipe.parse.parse`; TensorBoard asked for and not installed; a place for
-        predictions that cannot be looked at; files that are missing or cannot be read; sections or a region outside
+        With all problems: those of :func:`unetpipe.parse.parse`; packages that are asked for and not installed; a place
+        for predictions that cannot be looked at; files that are missing or cannot be read; sections or a region outside
         the image; labels of another shape; images that are too small; grey values without a range; a checkpoint with
         other classes or another network; tiles that a model cannot take, or axes along which it cannot be mirrored;
         volumes whose voxels have another size along y and x than those from which the network learns.
@@ -54,6 +54,9 @@ def _file_problems(settings: Settings) -> list[Problem]:
     if settings.train.tensorboard and find_spec("tensorboard") is None:
         repair = "pip install 'unetpipe[watch]', or leave it out"
         problems.append(("train.tensorboard", f"asks for the package tensorboard, which is not installed: {repair}"))
+    if settings.predict.cluster == "slurm" and find_spec("dask_jobqueue") is None:
+        repair = "pip install 'unetpipe[slurm]', or leave it out"
+        problems.append(("predict.cluster", f"asks for the package dask-jobqueue, which is not installed: {repair}"))
     problems += _store_problems(settings)
     geometry = None if network_problems(network) else network.geometry
     sizes: dict[str, PixelSize | None] = {}

@@ -21,7 +21,7 @@ from distributed import Client, Future, KilledWorker
 from distributed.client import FutureCancelledError
 
 from unetpipe.errors import UserError
-from unetpipe.processes import kill
+from unetpipe.processes import end_worker
 from unetpipe.stop import Stop
 
 T = TypeVar("T")
@@ -119,6 +119,7 @@ def try_each(
     again: Callable[[T], T] = lambda item: item,
     patience_seconds: float | None = None,
     stop: Stop | None = None,
+    without_seconds: float | None = None,
 ) -> Generator[R | Failed[T], None, None]:
     """As :func:`for_each`, but an item that fails does not end the work of others.
 
@@ -135,6 +136,8 @@ def try_each(
     stop:
         When it is asked for, no new item is begun, and only those are waited for that can be expected to be done by
         the deadline; the results end then.
+    without_seconds:
+        How long to wait for a process while there is none; :data:`_NO_WORKER_SECONDS` where None.
 
     Raises
     ------
@@ -143,7 +146,7 @@ def try_each(
     OSError
         At once, if its number is one of :data:`FATAL`. Whatever else ``function`` raises is raised at once too.
     """
-    return _Work(client, function, items, again, patience_seconds, stop or Stop(0)).results()
+    return _Work(client, function, items, again, patience_seconds, stop or Stop(0), without_seconds).results()
 
 
 @dataclass(eq=False)
@@ -194,6 +197,7 @@ class _Work(Generic[T, R]):
         again: Callable[[T], T],
         patience_seconds: float | None,
         stop: Stop,
+        without_seconds: float | None = None,
     ) -> None:
         self._client = client
         self._function = function
@@ -202,6 +206,7 @@ class _Work(Generic[T, R]):
         self._again = again
         self._patience_seconds = patience_seconds
         self._stop = stop
+        self._without_seconds = _NO_WORKER_SECONDS if without_seconds is None else without_seconds
         self._exhausted = False
         self._waiting: list[_Try[T]] = []
         self._workers: dict[str, _Worker[T]] = {}
@@ -338,11 +343,11 @@ class _Work(Generic[T, R]):
                 yield from self._end(address, patience)
         if self._workers:
             self._seen_worker = now
-        elif now - self._seen_worker > _NO_WORKER_SECONDS:
+        elif now - self._seen_worker > self._without_seconds:
             raise UserError(
-                "work was spread over processes of this machine",
-                f"none of them is left, and none has come back within {_NO_WORKER_SECONDS:.0f} s",
-                "see whether this machine is out of memory or processes, and run again; what is finished is kept",
+                "work was spread over processes",
+                f"none of them is left, and none has come back within {self._without_seconds:.0f} s",
+                "see whether their machine is out of memory or processes, and run again; what is finished is kept",
             )
 
     def _bury(self, address: str) -> Iterator[Failed[T]]:
@@ -350,11 +355,11 @@ class _Work(Generic[T, R]):
         hand = self._workers.pop(address).hand
         if hand:
             log.warning("a worker process died with %d pieces in its hands; they are tried again", len(hand))
-        reason = "the process that had it died; where it was killed, this machine may be out of memory"
+        reason = "the process that had it died; where it was killed, its machine may be out of memory"
         error = UserError(
-            "work was spread over processes of this machine",
+            "work was spread over processes",
             f"processes died again and again, {ATTEMPTS} times with the same piece",
-            "see whether this machine is out of memory; if so, use fewer workers or smaller tiles",
+            "see whether their machine is out of memory; if so, use fewer workers or smaller tiles",
         )
         for tried in hand.values():
             tried.alone = True
@@ -365,8 +370,7 @@ class _Work(Generic[T, R]):
         worker = self._workers.pop(address)
         self._killed.add(address)
         log.warning("a worker process has not finished a piece in %.0f s; it is replaced", patience)
-        nannies: dict[Any, Any] = self._client.cluster.workers  # type: ignore[union-attr]
-        kill(nannies[worker.name].pid)
+        end_worker(self._client, address, worker.name)
         now = time.monotonic()
         for tried in worker.hand.values():
             if now - tried.when > patience:

@@ -42,6 +42,7 @@ def combinations(settings: Settings) -> list[Problem]:
     if objects is not None and objects not in settings.classes:
         problems.append(("evaluate.objects", f"{objects!r} is none of the classes {', '.join(settings.classes)}"))
     problems += _segment_problems(settings)
+    problems += _spreading_problems(settings)
     if settings.predict.batch is not None and settings.predict.batch > settings.engine.max_batch:
         problems.append(
             (
@@ -49,6 +50,25 @@ def combinations(settings: Settings) -> list[Problem]:
                 f"{settings.predict.batch} is more than engine.max_batch, {settings.engine.max_batch}",
             )
         )
+    return problems
+
+
+def _spreading_problems(settings: Settings) -> list[Problem]:
+    """Two ways to spread a prediction at once, or settings of the one that is not taken."""
+    predict = settings.predict
+    problems: list[Problem] = []
+    if predict.slurm is not None and predict.cluster != "slurm":
+        problems.append(
+            ("predict.slurm", f"has no meaning with predict.cluster {predict.cluster}: set that to `slurm`")
+        )
+    if predict.cluster == "local":
+        return problems
+    if predict.jobs > 1:
+        found = f"{predict.jobs} jobs would each drive workers of predict.cluster {predict.cluster}"
+        problems.append(("predict.jobs", f"{found}: leave it out, and have more workers"))
+    if predict.workers is not None:
+        more = "predict.slurm.workers" if predict.cluster == "slurm" else "the number of the scheduler's workers"
+        problems.append(("predict.workers", f"is for the machine of the job; with {predict.cluster}, set {more}"))
     return problems
 
 

@@ -6,7 +6,9 @@ blocks as there are threads.
 """
 
 import functools
+import json
 import math
+import platform
 import re
 import threading
 import time
@@ -22,7 +24,7 @@ from numpy.typing import NDArray
 
 from unetpipe.allocate import read_mirror, read_plan
 from unetpipe.arrays import encode, open_array, read_metadata, use_threads
-from unetpipe.engines import Engine, load_engine, mirrored
+from unetpipe.engines import Engine, device_class, load_engine, mirrored
 from unetpipe.errors import UserError
 from unetpipe.extent import Extent
 from unetpipe.grid import Block, Plan, Region, Shape
@@ -45,7 +47,8 @@ _MOST_PATTERNS = 4096
 class Task:
     """All that a worker must know for one block; small, since it travels for each.
 
-    ``round``: of the entry that records it. ``again``: it was tried before, and may be recorded.
+    ``round``: of the entry that records it. ``again``: it was tried before, and may be recorded. ``run``: a name for
+    the run of the rule, since a worker may outlive it, and must not take the next prediction or engine for the last.
     """
 
     allocated: Path
@@ -54,6 +57,7 @@ class Task:
     index: Shape
     round: int = 0
     again: bool = False
+    run: str = ""
 
     @property
     def name(self) -> str:
@@ -89,7 +93,8 @@ def compute_block(task: Task) -> Computed:
     OSError
         If the block cannot be written or recorded.
     UserError
-        If the engine cannot be loaded, or has not enough memory for a single tile.
+        If this machine's device class is not the one that the store was allocated for, if the engine cannot be loaded,
+        or has not enough memory for a single tile.
     """
     place, device = _place(task), _device(task)
     block = Block(place.plan, task.index)
@@ -301,13 +306,28 @@ _opening = threading.Lock()
 
 def _place(task: Task) -> _Place:
     with _opening:
-        return _open(task.allocated, task.threads)
+        return _open(task.allocated, task.threads, task.run)
+
+
+def refuse_other_device(description: dict[str, Any]) -> None:
+    """UserError if this machine's device class is not the one that a store was allocated for."""
+    key = description["key"]
+    # Compared with what JSON holds.
+    here = json.loads(json.dumps(device_class(key["backend"])))
+    if here != key["device_class"]:
+        raise UserError(
+            f"{description['volume']} was to be predicted on this machine, {platform.node()}",
+            f"the engine was certified on another class of device: {key['device_class']}; this is {here}",
+            "predict where the engine was certified (ask the batch system for such nodes), or delete the engine's "
+            "folder to build and certify it here",
+        )
 
 
 @functools.lru_cache(maxsize=1)
-def _open(allocated: Path, threads: int) -> _Place:
+def _open(allocated: Path, threads: int, run: str = "") -> _Place:  # noqa: ARG001 – another run opens anew
     use_threads(threads)
     description = read_allocated(allocated)
+    refuse_other_device(description)
     plan, address = read_plan(description), join(description["probability"], description["array"])
     shard = open_array(address).shard
     if shard != (len(description["classes"]), *plan.block):
@@ -334,11 +354,20 @@ def _open(allocated: Path, threads: int) -> _Place:
 def _device(task: Task) -> Device:
     place = _place(task)
     with _opening:
-        return _engine(task.engine, place.plan.tile, place.plan.batch, task.threads, place.classes, place.mirror)
+        plan = place.plan
+        return _engine(task.engine, plan.tile, plan.batch, task.threads, place.classes, place.mirror, task.run)
 
 
 @functools.lru_cache(maxsize=1)
-def _engine(folder: Path, tile: Shape, batch: int, threads: int, classes: int, mirror: tuple[str, ...]) -> Device:
+def _engine(
+    folder: Path,
+    tile: Shape,
+    batch: int,
+    threads: int,
+    classes: int,
+    mirror: tuple[str, ...],
+    run: str,  # noqa: ARG001 – as above
+) -> Device:
     def load(batch: int) -> Engine:
         return mirrored(load_engine(folder, tile=tile, batch=batch, threads=threads), mirror)
 

@@ -1,10 +1,10 @@
-"""The files that hand a prediction from one rule to the next: ``allocated.json`` and ``certificate.json``.
+"""The files that hand a prediction from one rule to the next: ``allocated.json``, ``certificate.json``, ``job-….json``.
 
 Whoever needs one reads it here, where all that others count on is seen to be there: a file that an earlier version
 wrote, or that is damaged, is refused before anything is done with it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, ValidationError
 import unetpipe
 from unetpipe.errors import UserError
 from unetpipe.files import read_json
+from unetpipe.ledger import added
 from unetpipe.storage import is_remote
 
 _Triple = tuple[int, int, int]
@@ -122,6 +123,26 @@ def read_allocated(path: Path) -> dict[str, Any]:
 def read_certificate(path: Path) -> dict[str, Any]:
     """What ``certify`` says of an engine; raises as :func:`read_allocated`."""
     return _read(path, _Certificate, "delete it and run snakemake again, to certify the engine anew")
+
+
+def prediction_digest(predicted: Sequence[Path]) -> str:
+    """The digest of a prediction, from what its jobs wrote; it does not depend on how many there were.
+
+    Raises
+    ------
+    UserError
+        If they are not all the jobs of one run, each with a share of its own.
+    """
+    jobs = [read_json(path) for path in predicted]
+    shares = [tuple(job.get("share", (0, 1))) for job in jobs]
+    if sorted(shares) != [(number, len(jobs)) for number in range(len(jobs))]:
+        told = ", ".join(f"{path.name}: {number} of {of}" for path, (number, of) in zip(predicted, shares, strict=True))
+        raise UserError(
+            f"what {len(jobs)} jobs have predicted was to be used, each a share of {predicted[0].parent}",
+            f"they are not the shares of one run ({told})",
+            f"delete {predicted[0].with_name('job-*.json')} and run snakemake again; what is predicted is kept",
+        )
+    return jobs[0]["digest"] if len(jobs) == 1 else added(job["digest"] for job in jobs)
 
 
 def store_of(allocated: Path, description: Mapping[str, Any]) -> str:

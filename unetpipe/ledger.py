@@ -1,7 +1,8 @@
 """What the record of a prediction says of each block, in arrays: some dozen bytes a block, for there are millions."""
 
+import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,6 +122,17 @@ class Ledger:
             int(self.round[number]), None if size < 0 else size, _told(self.written[number]), _told(self.read[number])
         )
 
+    def digest(self, blocks: NDArray[np.bool_]) -> str:
+        """Of what was written for some blocks: 256 bits, hexadecimal.
+
+        The sum of a SHA-256 for each block: that of disjoint sets is the sum of theirs, however they were cut.
+        """
+        total = 0
+        for number in np.flatnonzero(blocks).tolist():
+            one = hashlib.sha256(number.to_bytes(8, "big") + self.written[number].tobytes())
+            total += int.from_bytes(one.digest(), "big")
+        return f"{total % (1 << 256):064x}"
+
     def names(self) -> Iterator[str]:
         """Of all blocks that are recorded."""
         return (self.name(number) for number in np.flatnonzero(self.recorded).tolist())
@@ -133,6 +145,11 @@ class Ledger:
             if words[:2] == ["c", "0"] and (number := self.number(".".join(words[2:]))) is not None:
                 found[number] = entry.size
         return found
+
+
+def added(digests: Iterable[str]) -> str:
+    """The digest of disjoint sets of blocks together, from that of each."""
+    return f"{sum(int(digest, 16) for digest in digests) % (1 << 256):064x}"
 
 
 def _digest(text: object) -> NDArray[np.uint8]:

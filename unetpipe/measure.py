@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from unetpipe.arrays import Array, encode, open_array, read_metadata
 from unetpipe.errors import UserError
 from unetpipe.files import read_json, write_json
+from unetpipe.gpus import Card, visible
 from unetpipe.grid import Region, Shape, triple
 from unetpipe.layout import Call, Measure, Rate
 from unetpipe.memory import forget_peak_memory, peak_memory_mb
@@ -59,9 +60,12 @@ _AS_IN_A_WORKER = {
 }
 
 
-def split_cores(workers: int | None, cores: int) -> tuple[int, int]:
-    """Workers and the threads of each, for so many cores: one worker a core where their number is not given."""
-    count = workers or cores
+def split_cores(workers: int | None, cores: int, gpus: Sequence[Card] = ()) -> tuple[int, int]:
+    """Workers and the threads of each, for so many cores, and for the GPUs that the engine uses.
+
+    One worker a core, or one a GPU, where their number is not given; of GPUs, never more.
+    """
+    count = min(workers or len(gpus), len(gpus)) if gpus else workers or cores
     return count, max(1, cores // count)
 
 
@@ -181,7 +185,9 @@ class _Bench:
 
     def _start(self) -> None:
         began = time.perf_counter()
-        self._processes = [_Process(self._engine, self._threads) for _ in range(self._workers)]
+        cards = visible() if "gpu" in self._device_class else ()
+        words = [cards[number % len(cards)].word if cards else None for number in range(self._workers)]
+        self._processes = [_Process(self._engine, self._threads, word) for word in words]
         # They import what a worker imports.
         answers = self._answers()
         self._start_seconds = _AROUND * (time.perf_counter() - began)
@@ -213,8 +219,9 @@ class _Bench:
 class _Process:
     """One of the processes, seen from the one that asks."""
 
-    def __init__(self, engine: Path, threads: int) -> None:
+    def __init__(self, engine: Path, threads: int, gpu: str | None) -> None:
         self._what = f"the engine {engine} was to be measured, to plan a prediction"
+        sees = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 – closed by end
         self._process = subprocess.Popen(  # noqa: S603 – this module, in this Python
             # -P: nothing in the working directory is a module.
@@ -222,7 +229,7 @@ class _Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env={**os.environ, **_AS_IN_A_WORKER, "PYTHONPATH": os.pathsep.join(sys.path)},
+            env={**os.environ, **_AS_IN_A_WORKER, **sees, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
 
     def tell(self, question: Mapping[str, Any]) -> None:

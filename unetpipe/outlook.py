@@ -22,6 +22,7 @@ from unetpipe.engines.select import ENGINE, Networks, backend, ladder, read_buil
 from unetpipe.errors import UserError
 from unetpipe.files import digest, write_json
 from unetpipe.forecast import Stored, amount, duration, forecast, told
+from unetpipe.gpus import visible
 from unetpipe.grid import Geometry, Plan, Region, Shape, triple
 from unetpipe.handover import read_allocated, read_certificate, store_of
 from unetpipe.layout import Limits
@@ -94,7 +95,9 @@ def _prospect(settings: Settings, name: str, engine: _Engine, cores: int) -> Pro
     most_batch = settings.engine.max_batch
     if profile is not None:
         tile, most_batch = profile["tile"], min(most_batch, profile["batch"][2])
-    workers, threads = measure.split_cores(settings.predict.workers, cores)
+    spread = settings.predict.spread
+    cards = visible() if "gpu" in engine.facts["device_class"] else ()
+    workers, threads = measure.split_cores(spread.workers, spread.cores or cores, cards)
     image = _image(settings, name)
     first, end = settings.volumes[name].sections or (0, image.shape[0])
     shape = (end - first, *image.shape[1:])
@@ -110,7 +113,12 @@ def _prospect(settings: Settings, name: str, engine: _Engine, cores: int) -> Pro
             tile=tile,
             batch=settings.predict.batch,
             most_batch=most_batch,
-            limits=Limits(workers, settings.predict.memory_mb, settings.predict.block_seconds, len(settings.classes)),
+            limits=Limits(
+                workers * spread.machines,
+                settings.predict.memory_mb,
+                settings.predict.block_seconds,
+                len(settings.classes),
+            ),
             measure=rate_of,
         )
     wanted = _wanted(settings, name, found.plan, Frame(first, image.shape[0]))

@@ -5,10 +5,11 @@ Which voxel comes out as what depends on the volume and the engine alone: the wr
 hands out the blocks; what a worker does with one stands in :mod:`unetpipe.compute`.
 """
 
-import hashlib
 import logging
+import math
 import time
-from collections.abc import Iterable, Iterator
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,20 +22,18 @@ import unetpipe
 from unetpipe.allocate import read_plan
 from unetpipe.arrays import open_array
 from unetpipe.cluster import ATTEMPTS, REFUSED, Failed, try_each
-from unetpipe.compute import Computed, Task, compute_block
-from unetpipe.config import Predict
+from unetpipe.compute import Computed, Task, compute_block, refuse_other_device
+from unetpipe.config import Predict, Slurm
 from unetpipe.data.sources import open_source
-from unetpipe.engines import device_class
 from unetpipe.errors import StoppedError, UserError
 from unetpipe.files import write_json
-from unetpipe.grid import Block
+from unetpipe.grid import Block, Plan
 from unetpipe.handover import read_allocated, read_certificate
-from unetpipe.layout import IN_FLIGHT
 from unetpipe.ledger import Ledger
-from unetpipe.processes import connect
-from unetpipe.progress import record_beside
+from unetpipe.progress import Record, record_beside
 from unetpipe.progress_bar import track
 from unetpipe.selection import Selection, refuse_changed_mask
+from unetpipe.spread import Where
 from unetpipe.stop import Stop, stoppable
 from unetpipe.storage import folder_at, join
 from unetpipe.volume import VolumeFile
@@ -49,6 +48,9 @@ _SHOWN = 20
 _MOST_IN_A_ROW = 100
 """Blocks that fail with none between that does not: then it is not the blocks."""
 
+_SEEN_SECONDS = 60.0
+"""For what other machines have written to be seen: file systems of a network remember the names in a folder so long."""
+
 
 def predict(
     allocated: Path,
@@ -58,6 +60,11 @@ def predict(
     job: str,
     workers: int | None,
     cores: int,
+    share: Sequence[int] = (0, 1),
+    cluster: str = _DEFAULTS.cluster,
+    slurm: Slurm | None = None,
+    memory_mb: int = _DEFAULTS.memory_mb,
+    gpu: bool = False,
     grace_seconds: float = _DEFAULTS.grace_seconds,
     patience_seconds: float | None = _DEFAULTS.patience_seconds,
 ) -> None:
@@ -74,18 +81,26 @@ def predict(
     job:
         The name of this job.
     workers:
-        Processes; one per core where None. The result does not depend on it.
+        Processes on this machine; where None one per core, or one per GPU if the engine uses them. Each GPU has one at
+        most. The result does not depend on it.
     cores:
-        CPU cores for all workers together.
+        CPU cores for all workers on this machine together.
+    share:
+        (number, of): the blocks of this job, where several predict a volume: those whose place among the wanted ones
+        is ``number`` modulo ``of``. It does not depend on what is done already.
+    cluster, slurm, memory_mb:
+        As in the settings ``predict``.
+    gpu:
+        Whether each worker on SLURM gets a GPU.
     grace_seconds, patience_seconds:
         As in the settings.
 
     Raises
     ------
     UserError
-        If this machine's device class is not the one that the store was allocated for, if the store is gone or cannot
-        be written, if an image that is used in place has changed, or if blocks could not be computed, however often
-        they were tried: all others are done then.
+        If the device class of the machine that computes is not the one that the store was allocated for, if the store
+        is gone or cannot be written, if an image that is used in place has changed, if there are no workers, or if
+        blocks could not be computed, however often they were tried: all others are done then.
     StoppedError
         If SIGTERM or SIGINT asked for it, and there are blocks left.
     """
@@ -93,12 +108,10 @@ def predict(
     plan = read_plan(description)
     key = description["key"]
     name = description["volume"]
-    if (here := device_class(read_certificate(certificate)["backend"])) != key["device_class"]:
-        raise UserError(
-            f"{name} was to be predicted on this machine",
-            f"the engine was certified on another class of device: {key['device_class']}; this is {here}",
-            "predict where the engine was certified, or delete the engine's folder to build and certify it here",
-        )
+    read_certificate(certificate)
+    if cluster == "local":
+        # Elsewhere, each worker asks for its own machine.
+        refuse_other_device(description)
     record = record_beside(description["probability"])
     if record.key() != key:
         raise UserError(
@@ -109,29 +122,32 @@ def predict(
     refuse_changed_image(description)
     refuse_changed_mask(description)
     selection = Selection.read(description)
-    total = selection.count
-    count = workers or cores
-    threads = max(1, cores // count)
     ledger = Ledger.of(record, plan)
     finished = _finished(allocated, description, ledger)
-    wanted = selection.wanted(plan)
-    todo = np.flatnonzero(wanted & ~finished)
+    mine = _share(selection.wanted(plan), *share)
+    todo = np.flatnonzero(mine & ~finished)
+    total = int(mine.sum())
     resumed = total - len(todo)
     if resumed:
         log.info("%d of %d blocks are there already", resumed, total)
     rounds = ledger.rounds
-    tasks = (
-        Task(allocated, certificate.parent, threads, ledger.index(number), int(rounds[number]))
-        for number in todo.tolist()
+    run = uuid.uuid4().hex
+
+    def tasks(threads: int) -> Iterator[Task]:
+        for number in todo.tolist():
+            yield Task(allocated, certificate.parent, threads, ledger.index(number), int(rounds[number]), run=run)
+
+    where = Where(
+        cluster, slurm or Slurm(), workers, cores, memory_mb, gpu, "gpu" in key["device_class"], allocated.parent
     )
     start = time.monotonic()
     tally = _Tally()
     if resumed < total:
         with stoppable(grace_seconds) as stop:
-            _compute(description, tasks, tally, stop, min(count, total - resumed), total, resumed, patience_seconds)
+            _compute(description, tasks, tally, stop, where, total, resumed, patience_seconds)
     seconds = time.monotonic() - start
-    ledger = Ledger.of(record, plan)
-    if (lost := np.flatnonzero(wanted & ~ledger.recorded)).size:
+    ledger = _recorded(record, plan, mine, 0.0 if cluster == "local" else _SEEN_SECONDS)
+    if (lost := np.flatnonzero(mine & ~ledger.recorded)).size:
         names = [ledger.name(int(number)) for number in lost[:_SHOWN]]
         raise UserError(
             f"{name} was to be predicted",
@@ -143,21 +159,23 @@ def predict(
         {
             "volume": name,
             "job": job,
+            "share": list(share),
             "blocks": total,
-            "skipped": selection.total - total,
+            "skipped": selection.total - selection.count,
             "computed": total - resumed,
             "resumed": resumed,
             "voxels": tally.voxels,
             "constant_tiles": tally.constant_tiles,
             "bytes_written": tally.bytes,
             "seconds": round(seconds, 3),
-            "workers": count,
-            "threads_per_worker": threads,
+            "cluster": cluster,
+            "workers": tally.workers or where.usual[0],
+            "threads_per_worker": tally.threads or where.usual[1],
             "peak_memory_mb": sorted(tally.peak_memory_mb.values(), reverse=True),
             "batch": tally.batch or plan.batch,
             "device": key["device_class"],
             "engine_digest": key["engine"],
-            "digest": hashlib.sha256(np.packbits(wanted).tobytes() + ledger.written[wanted].tobytes()).hexdigest(),
+            "digest": ledger.digest(mine),
             "version": unetpipe.__version__,
         },
     )
@@ -168,8 +186,13 @@ def predict(
 
 @dataclass
 class _Tally:
-    """What came of the blocks. ``peak_memory_mb``: by process. ``batch``: the least that an engine was called with."""
+    """What came of the blocks. ``peak_memory_mb``: by process. ``batch``: the least that an engine was called with.
 
+    ``workers``, ``threads``: how many there were, and of each; 0 where none were needed.
+    """
+
+    workers: int = 0
+    threads: int = 0
     blocks: int = 0
     voxels: int = 0
     bytes: int = 0
@@ -193,26 +216,35 @@ class _Tally:
 
 def _compute(
     description: dict[str, Any],
-    tasks: Iterator[Task],
+    tasks: Callable[[int], Iterator[Task]],
     tally: _Tally,
     stop: Stop,
-    workers: int,
+    where: Where,
     total: int,
     resumed: int,
     patience_seconds: float | None,
 ) -> None:
     """Let workers compute the blocks, and count them."""
+    name = description["volume"]
     try:
-        with (
-            connect(workers, IN_FLIGHT) as client,
-            closing(
-                try_each(client, compute_block, tasks, again=Task.retry, patience_seconds=patience_seconds, stop=stop)
-            ) as results,
-        ):
-            for computed in track(_done(results, tally), description["volume"], total, "blocks", done=resumed):
-                tally.add(computed)
+        with where.connected(total - resumed, stop) as found:
+            if found is not None:
+                client, tally.workers, tally.threads = found
+                results = try_each(
+                    client,
+                    compute_block,
+                    tasks(tally.threads),
+                    again=Task.retry,
+                    patience_seconds=patience_seconds,
+                    stop=stop,
+                    # How long jobs wait in a queue, nobody knows.
+                    without_seconds=math.inf if where.cluster == "slurm" else None,
+                )
+                with closing(results):
+                    for computed in track(_done(results, tally), name, total, "blocks", done=resumed):
+                        tally.add(computed)
             # Here, so that the workers are not waited for.
-            _refuse_unfinished(description["volume"], tally, stop, total, resumed)
+            _refuse_unfinished(name, tally, stop, total, resumed)
     except OSError as error:
         if error.errno not in REFUSED:
             raise
@@ -272,6 +304,24 @@ def refuse_changed_image(description: dict[str, Any]) -> None:
                 "its files are others than when ingest measured it",
                 f"delete {description['volume_file']} to measure it again, or put the old files back",
             )
+
+
+def _share(wanted: NDArray[np.bool_], number: int, of: int) -> NDArray[np.bool_]:
+    """The blocks of one of several jobs.
+
+    Dealt out one by one: if their number is changed in the middle of the work, what is left is dealt out evenly too.
+    """
+    mine = np.zeros_like(wanted)
+    mine[np.flatnonzero(wanted)[number::of]] = True
+    return mine
+
+
+def _recorded(record: Record, plan: Plan, blocks: NDArray[np.bool_], patience_seconds: float) -> Ledger:
+    """The record, when it holds ``blocks``, or after some patience."""
+    latest = time.monotonic() + patience_seconds
+    while (blocks & ~(ledger := Ledger.of(record, plan)).recorded).any() and time.monotonic() < latest:
+        time.sleep(min(5.0, patience_seconds))
+    return ledger
 
 
 def _finished(allocated: Path, description: dict[str, Any], ledger: Ledger) -> NDArray[np.bool_]:

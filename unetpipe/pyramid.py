@@ -31,9 +31,9 @@ from unetpipe.cluster import Failed, telling, try_each
 from unetpipe.coverage import Coverage
 from unetpipe.downsample import means, modes
 from unetpipe.errors import UserError
-from unetpipe.files import digest_of, read_json, write_json
+from unetpipe.files import digest_of, write_json
 from unetpipe.grid import Plan, Region, Shape
-from unetpipe.handover import read_allocated
+from unetpipe.handover import prediction_digest, read_allocated
 from unetpipe.levels import LABEL_MAP, Level
 from unetpipe.metrics.confusion import most_likely
 from unetpipe.ome import NOTHING
@@ -104,10 +104,10 @@ def pyramid(allocated: Path, predicted: list[Path], pyramid: Path, *, workers: i
     plan, levels = read_plan(description), read_levels(description)
     coverage = Coverage(plan, selection := Selection.read(description))
     labels = description.get("labels", False)
-    digests = {path.stem: read_json(path)["digest"] for path in predicted}
+    prediction = prediction_digest(predicted)
     start = time.monotonic()
     _open.cache_clear()
-    record = _open_record(store, levels, digests)
+    record = _open_record(store, levels, prediction)
     finished = _finished(store, levels, record)
     stages = list(_stages(levels, labels=labels))
     names = [each for stage in stages for each in _names(stage, coverage)]
@@ -149,7 +149,7 @@ def pyramid(allocated: Path, predicted: list[Path], pyramid: Path, *, workers: i
             "bytes_written": written,
             "seconds": round(seconds, 3),
             "processes": count,
-            "prediction": digests,
+            "prediction": prediction,
             "digest": digest_of({each: entries[each] for each in names}),
             "version": unetpipe.__version__,
         },
@@ -174,10 +174,10 @@ def _names(stage: _Stage, coverage: Coverage) -> Iterator[str]:
             yield level.shard_name(index, labels=labels)
 
 
-def _open_record(store: Folder, levels: Sequence[Level], digests: dict[str, str]) -> Record:
+def _open_record(store: Folder, levels: Sequence[Level], prediction: str) -> Record:
     """The record of what was made of this prediction; what was made of another one is deleted first."""
     record = Record(join(parent(store.address), RECORD))
-    key = {"prediction": digests, "levels": [asdict(level) for level in levels], "version": unetpipe.__version__}
+    key = {"prediction": prediction, "levels": [asdict(level) for level in levels], "version": unetpipe.__version__}
     old = record.key()
     if old != json.loads(json.dumps(key)):
         for number in range(1, len(levels)):
@@ -210,7 +210,7 @@ def _refuse_lost_blocks(description: dict[str, Any], plan: Plan, selection: Sele
         raise UserError(
             f"levels of {description['volume']} were to be made of {place}",
             f"{len(lost)} of its shards are gone, among them that of the block {lost[0]}",
-            "delete the job-0.json beside the store and run snakemake again: it predicts what is missing",
+            "delete all job-*.json beside the store and run snakemake again: it predicts what is missing",
         )
 
 

@@ -28,7 +28,7 @@ from unetpipe.cluster import for_each, telling
 from unetpipe.errors import UserError
 from unetpipe.files import digest_of, read_json, write_json
 from unetpipe.grid import Shape, triple
-from unetpipe.handover import read_allocated
+from unetpipe.handover import prediction_digest, read_allocated
 from unetpipe.metrics.components import merged
 from unetpipe.metrics.summary import choose_threshold
 from unetpipe.processes import connect
@@ -119,7 +119,7 @@ def segment(
     made, fragments = place.below("segments.zarr"), place.below("fragments")
     digests = {path.stem: read_json(path)["digest"] for path in predicted}
     key = {
-        "prediction": digests,
+        "prediction": prediction_digest(predicted),
         "objects": objects,
         "brightest_below": brightest_below(threshold),
         "method": settings.method,

@@ -153,7 +153,7 @@ def test_a_prediction_without_a_shard_is_refused(copy: Path) -> None:
     fill(copy, seed=2)
     next((copy.parent / "probability.zarr" / "0" / "c").rglob("[0-9]*/[0-9]*/[0-9]*/0")).unlink()
     copy.with_name("pyramid.json").unlink()
-    with pytest.raises(UserError, match=r"1 of its shards are gone, among them that of the block 0.*\n.*job-0\.json"):
+    with pytest.raises(UserError, match=r"1 of its shards are gone, among them that of the block 0.*\n.*job-\*\.json"):
         make(copy)
     assert not copy.with_name("pyramid.json").exists()
 

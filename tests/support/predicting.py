@@ -23,8 +23,7 @@ from numpy.typing import NDArray
 from onnx_unet import CLASSES, unet
 
 import unetpipe
-from unetpipe import cluster, compute, config
-from unetpipe import predict as module
+from unetpipe import cluster, compute, config, spread
 from unetpipe.arrays import open_array
 from unetpipe.engines import device_class
 from unetpipe.files import read_json, write_json
@@ -159,7 +158,7 @@ def at_hand() -> Iterator[None]:
                 while any(client.run(_busy).values()):
                     time.sleep(0.01)
 
-        patch.setattr(module, "connect", connected)
+        patch.setattr(spread, "connect", connected)
         patch.setattr(cluster, "_PAUSE_SECONDS", 0.02)
         yield
 

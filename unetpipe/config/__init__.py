@@ -9,6 +9,7 @@ from unetpipe.config.learning import Augment, Train
 from unetpipe.config.network import Network
 from unetpipe.config.predicting import Evaluate, Predict, Quality, Segment
 from unetpipe.config.settings import Problem, Settings, schema
+from unetpipe.config.spreading import Slurm
 from unetpipe.config.volumes import PHANTOM, Annotation, Instances, Phantom, Volume
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Quantize",
     "Segment",
     "Settings",
+    "Slurm",
     "Train",
     "Variant",
     "Volume",

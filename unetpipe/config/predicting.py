@@ -4,6 +4,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Discriminator, Field, Tag
 
+from unetpipe.config.spreading import Cluster, Slurm, Spread
 from unetpipe.config.types import Axis, Fraction, Mirror, Model, Name, NotNegative, Positive, PositiveFloat, Tile
 
 
@@ -16,8 +17,21 @@ class Predict(Model):
         "volume where left out",
     )
     workers: Positive | None = Field(
-        None, description="worker processes; one per core where left out. The result does not depend on it"
+        None,
+        description="worker processes of a job. Where left out, one per core, or one per GPU if the engine uses GPUs, "
+        "of which each has one process at most. The result does not depend on it",
     )
+    jobs: Positive = Field(
+        1,
+        description="jobs that predict a volume at the same time, for a cluster: each on a node of its own, with "
+        "`workers` processes and an equal part of the blocks. May be changed at any time: no block is computed again",
+    )
+    cluster: Cluster = Field(
+        "local",
+        description="where worker processes are. local: on the machine of the job. slurm: each is a SLURM job, which "
+        "the job of the rule submits (`predict.slurm`). tcp://HOST:PORT: they are those of a Dask scheduler that runs",
+    )
+    slurm: Slurm | None = Field(None, description="worker jobs, with `cluster: slurm`")
     batch: Positive | None = Field(
         None, description="tiles per call; chosen for each volume where left out, `engine.max_batch` at most"
     )
@@ -61,6 +75,14 @@ class Predict(Model):
         description="a worker process that takes longer for a block is killed and replaced; 20 times the median of the "
         "blocks so far, but 60 at least, where left out",
     )
+
+    @property
+    def spread(self) -> Spread:
+        """Over how many machines a prediction is spread, as far as settings tell."""
+        if self.cluster == "slurm":
+            worker = self.slurm or Slurm()
+            return Spread(worker.workers, 1, worker.cores)
+        return Spread(self.jobs, self.workers, None)
 
     @property
     def mirror_axes(self) -> list[Axis]:

@@ -20,8 +20,14 @@ class Settings(Model):
     data_dir: str | None = Field(None, description="replaces `{data_dir}` in addresses")
     cores: Positive | None = Field(
         None,
-        description="CPU cores that one job takes at most, so that several jobs run at a time; all that snakemake was "
-        "given where left out. The result does not depend on it",
+        description="CPU cores that one job takes at most, so that several jobs run at a time; where left out, all "
+        "that snakemake was given, or 8 on a node of a cluster. The result does not depend on it",
+    )
+    gpus: Annotated[int, Field(ge=0)] | None = Field(
+        None,
+        description="GPUs that a job which runs the engine asks a batch system for (Snakemake's resource `gpu`). Where "
+        "left out, 1 if `engine.backend` is TensorRT or TensorRT-RTX, and 0 otherwise, also with `auto`: what the "
+        "nodes of a cluster have does not show where snakemake is called",
     )
     classes: dict[Name, list[Value]] = Field(
         min_length=2,
@@ -51,6 +57,11 @@ class Settings(Model):
     def named(self, *roles: str) -> list[str]:
         """Names of the volumes with one of ``roles``, in the order of the settings."""
         return [name for name, volume in self.volumes.items() if volume.role in roles]
+
+    @property
+    def gpus_of_a_job(self) -> int:
+        """GPUs that a job which runs the engine asks for."""
+        return self.gpus if self.gpus is not None else int(self.engine.backend in ("tensorrt", "tensorrt_rtx"))
 
     @property
     def segmented(self) -> str:

@@ -143,7 +143,7 @@ def _refuse_lost_shards(name: str, address: str, description: Mapping[str, Any],
         raise UserError(
             f"the quality of the prediction of {name} was to be measured",
             f"{len(lost)} shards of {place} are gone, {place.where(lost[0])} among them",
-            "delete the job-0.json beside the store and run snakemake again: it predicts what is missing",
+            "delete all job-*.json beside the store and run snakemake again: it predicts what is missing",
         )
 
 
