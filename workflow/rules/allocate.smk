@@ -13,9 +13,10 @@ rule allocate:
     conda:
         "../envs/unetpipe.yaml"
     # The engine is measured with all workers at once.
-    threads: CORES
+    threads: CORES_TO_PREDICT
     resources:
-        mem_mb=1000 + SETTINGS.predict.memory_mb * (SETTINGS.predict.workers or CORES),
+        mem_mb=retried(1000 + SETTINGS.predict.memory_mb * (SPREAD.workers or GPUS or CORES_TO_PREDICT)),
+        gpu=GPUS,
         # A mask is read once, and can be as large as the image.
         runtime=lambda wildcards: 10 if SETTINGS.volumes[wildcards.volume].mask is None else 240,
     params:
@@ -23,7 +24,8 @@ rule allocate:
         tile=prediction_tile(),
         batch=SETTINGS.predict.batch,
         most_batch=SETTINGS.engine.max_batch,
-        workers=SETTINGS.predict.workers,
+        workers=SPREAD.workers,
+        spread=SPREAD.machines,
         memory_mb=SETTINGS.predict.memory_mb,
         block_seconds=SETTINGS.predict.block_seconds,
         on_change=SETTINGS.predict.on_change,

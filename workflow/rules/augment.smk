@@ -13,7 +13,7 @@ rule augment:
         "../envs/unetpipe.yaml"
     threads: CORES
     resources:
-        mem_mb=4000,
+        mem_mb=retried(4000),
         runtime=120,
     params:
         store=f"{RESULTS}/samples.zarr",

@@ -13,8 +13,10 @@ rule build_engine:
         "../envs/unetpipe.yaml"
     threads: CORES
     resources:
-        mem_mb=8000,
+        mem_mb=retried(8000),
         runtime=60,
+        # TensorRT-RTX builds for GPUs that are not there.
+        gpu=0 if SETTINGS.engine.backend == "tensorrt_rtx" else GPUS,
     params:
         settings=plain(SETTINGS.engine),
         tile=prediction_tile(),

@@ -16,8 +16,9 @@ rule certify:
         "../envs/unetpipe.yaml"
     threads: CORES
     resources:
-        mem_mb=8000,
+        mem_mb=retried(8000),
         runtime=60,
+        gpu=GPUS,
     params:
         role=SETTINGS.volumes[gate_volumes()[0]].role,
         tile=prediction_tile(),

@@ -13,6 +13,7 @@ from unetpipe.check import check
 from unetpipe.config import PHANTOM
 from unetpipe.data.sources import watched
 from unetpipe.errors import UserError
+from unetpipe.files import read_json
 from unetpipe.storage import join
 
 # A module's `prefix` moves what Snakemake sees, but not the stores beside it.
@@ -27,17 +28,31 @@ try:
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
-# None where Snakemake only looks at the rules.
-CORES = workflow.resource_settings.cores or 1
-if SETTINGS.cores is not None:
-    CORES = min(CORES, SETTINGS.cores)
+# Of a job on a node of a cluster, where no number is given: what nodes have is not known where jobs are submitted.
+CORES_OF_A_NODE_JOB = 8
+
+if workflow.remote_exec or workflow.resource_settings.nodes is not None:
+    CORES = SETTINGS.cores or CORES_OF_A_NODE_JOB
+else:
+    # None where Snakemake only looks at the rules.
+    CORES = workflow.resource_settings.cores or 1
+    if SETTINGS.cores is not None:
+        CORES = min(CORES, SETTINGS.cores)
+GPUS = SETTINGS.gpus_of_a_job
 RESULTS = f"results/{SETTINGS.run}"
 ENGINE = f"{RESULTS}/engine/{SETTINGS.engine.folder}"
 LOWER_PRECISIONS = [precision for precision in SETTINGS.engine.precisions if precision != "fp32"]
 CHECKPOINT = SETTINGS.model or f"{RESULTS}/model/checkpoint.safetensors"
 PREDICTED = SETTINGS.named("validate", "test", "predict")
 SEGMENTED = PREDICTED if SETTINGS.segment else []
+JOBS = [f"job-{number}" for number in range(SETTINGS.predict.jobs)]
 SCORED = [name for name in PREDICTED if SETTINGS.volumes[name].labels is not None]
+
+
+# What one job of predict has to compute with, beside the machine that it runs on.
+SPREAD = SETTINGS.predict.spread
+CORES_TO_PREDICT = min(CORES, SPREAD.cores or CORES)
+DRIVES = SETTINGS.predict.cluster != "local"
 
 
 wildcard_constraints:
@@ -102,7 +117,7 @@ def intermediate_files():
     model = [f"{RESULTS}/model/{name}" for name in ("model.onnx", "model.json")]
     quantized = [f"{RESULTS}/model/quantized", f"{RESULTS}/model/quantized.json"] if LOWER_PRECISIONS else []
     engine = [f"{ENGINE}/{name}" for name in ("candidates.json", "engine", "build.json", "certificate.json")]
-    files = ("allocated", "job-0", "pyramid")
+    files = ("allocated", *JOBS, "pyramid")
     predicted = [f"{RESULTS}/predictions/{name}/{file}.json" for name in PREDICTED for file in files]
     scores = [f"{RESULTS}/scores/{name}.json" for name in SCORED]
     quality = [f"{RESULTS}/quality/{name}.json" for name in PREDICTED]
@@ -146,6 +161,47 @@ def store(wildcards):
     """Where the prediction of a volume goes; None for beside its allocated.json."""
     to = SETTINGS.predict.store
     return None if to is None else join(to, SETTINGS.run, wildcards.volume)
+
+
+def predicted(volume="{volume}"):
+    """What the jobs write that predict a volume."""
+    return [f"{RESULTS}/predictions/{volume}/{job}.json" for job in JOBS]
+
+
+def share(wildcards):
+    """Which of the jobs of a volume a job is, and of how many."""
+    return [JOBS.index(wildcards.job), len(JOBS)]
+
+
+def retried(amount):
+    """Of a resource, once more of it with each attempt: on a cluster, a job may have failed for want of it."""
+    return lambda wildcards, attempt: attempt * amount
+
+
+def expected(input, key):
+    """What the plan of a prediction expects; None where it tells nothing, so that the job can say what is wrong."""
+    try:
+        return read_json(Path(input.allocated))["predicted"][key]
+    except (KeyError, UserError):
+        return None
+
+
+def memory_to_predict(wildcards, input, attempt):
+    """Of a job of predict, in MB: half as much again as its processes need by the plan, but within the settings."""
+    if DRIVES:
+        return attempt * 2000
+    most = SETTINGS.predict.memory_mb
+    needed = expected(input, "memory_mb_per_worker")
+    each = most if needed is None else min(most, 500 + 1.5 * needed)
+    return int(attempt * (1000 + each * (SETTINGS.predict.workers or GPUS or CORES)))
+
+
+def minutes_to_predict(wildcards, input, attempt):
+    """Of a job of predict: three times what the plan expects, half an hour at least and a week at most."""
+    seconds = expected(input, "seconds")
+    if seconds is None or DRIVES:
+        return 1440
+    return min(7 * 1440, attempt * max(30, int(3 * seconds / 60)))
 
 
 def plain(model):

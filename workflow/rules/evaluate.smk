@@ -3,7 +3,7 @@ rule evaluate:
     input:
         volume=f"{RESULTS}/volumes/{{volume}}/volume.json",
         allocated=f"{RESULTS}/predictions/{{volume}}/allocated.json",
-        predicted=[f"{RESULTS}/predictions/{{volume}}/job-0.json"],
+        predicted=predicted(),
         # A threshold is chosen on the volumes to validate, and never on the volume that it is used for.
         validation=chosen_on,
     output:
@@ -20,7 +20,7 @@ rule evaluate:
         "../envs/unetpipe.yaml"
     threads: CORES
     resources:
-        mem_mb=1000 + 2000 * CORES,
+        mem_mb=retried(1000 + 2000 * CORES),
         runtime=120,
     params:
         role=lambda wildcards: SETTINGS.volumes[wildcards.volume].role,

@@ -13,7 +13,7 @@ rule export:
         "../envs/unetpipe.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=retried(4000),
         runtime=30,
     params:
         version=__version__,

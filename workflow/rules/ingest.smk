@@ -12,7 +12,7 @@ rule ingest:
         "../envs/unetpipe.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=retried(2000),
         runtime=120,
     params:
         name="{volume}",

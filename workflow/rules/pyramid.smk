@@ -2,7 +2,7 @@ rule pyramid:
     """Make the coarser levels of a prediction, and its label map; a rerun makes the shards that are missing."""
     input:
         allocated=f"{RESULTS}/predictions/{{volume}}/allocated.json",
-        predicted=[f"{RESULTS}/predictions/{{volume}}/job-0.json"],
+        predicted=predicted(),
     output:
         pyramid=f"{RESULTS}/predictions/{{volume}}/pyramid.json",
     log:
@@ -15,7 +15,7 @@ rule pyramid:
         "../envs/unetpipe.yaml"
     threads: CORES
     resources:
-        mem_mb=1000 + SETTINGS.predict.memory_mb * (SETTINGS.predict.workers or CORES),
+        mem_mb=retried(1000 + SETTINGS.predict.memory_mb * (SETTINGS.predict.workers or CORES)),
         runtime=1440,
     params:
         workers=SETTINGS.predict.workers,

@@ -14,7 +14,7 @@ rule quantize:
         "../envs/unetpipe.yaml"
     threads: CORES
     resources:
-        mem_mb=8000,
+        mem_mb=retried(8000),
         runtime=60,
     params:
         role=SETTINGS.volumes[calibration_volumes()[0]].role,

@@ -5,7 +5,7 @@ rule report:
         scores=expand(f"{RESULTS}/scores/{{volume}}.json", volume=SCORED),
         quality=expand(f"{RESULTS}/quality/{{volume}}.json", volume=PREDICTED),
         allocated=expand(f"{RESULTS}/predictions/{{volume}}/allocated.json", volume=PREDICTED),
-        predictions=expand(f"{RESULTS}/predictions/{{volume}}/job-0.json", volume=PREDICTED),
+        predictions=[path for name in PREDICTED for path in predicted(name)],
         pyramids=expand(f"{RESULTS}/predictions/{{volume}}/pyramid.json", volume=PREDICTED),
         segments=expand(f"{RESULTS}/segments/{{volume}}/segments.json", volume=SEGMENTED),
         build=f"{ENGINE}/build.json",

@@ -3,7 +3,7 @@ rule segment:
     input:
         volume=f"{RESULTS}/volumes/{{volume}}/volume.json",
         allocated=f"{RESULTS}/predictions/{{volume}}/allocated.json",
-        predicted=[f"{RESULTS}/predictions/{{volume}}/job-0.json"],
+        predicted=predicted(),
         validation=threshold_from(),
     output:
         segments=report(
@@ -19,7 +19,7 @@ rule segment:
         "../envs/unetpipe.yaml"
     threads: CORES
     resources:
-        mem_mb=2000 + 1500 * CORES,
+        mem_mb=retried(2000 + 1500 * CORES),
         runtime=720,
     params:
         classes=list(SETTINGS.classes),

@@ -16,8 +16,8 @@ rule train:
         "../envs/unetpipe.yaml"
     threads: SETTINGS.train.threads * SETTINGS.train.processes
     resources:
-        mem_mb=8000,
-        runtime=1440,
+        mem_mb=retried(8000),
+        runtime=retried(1440),
     params:
         store=f"{RESULTS}/samples.zarr",
         network=plain(SETTINGS.network),
