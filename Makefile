@@ -11,17 +11,20 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 PYTEST := pytest -n $(CORES) --dist loadfile --no-loadscope-reorder --max-worker-restart 0 --durations 40
 DATA_DIR ?= $(UNETPIPE_ISBI_DIR)
 
-.PHONY: demo test test-long ablation crash crash-s3 check bench bench-full minutes schema picture clean
+.PHONY: demo test test-long test-slurm ablation crash crash-s3 check bench bench-full minutes schema picture clean
 
 demo: $(VENV)/installed  ## the whole workflow on a synthetic volume
 	$(BIN)/snakemake --cores $(CORES) --rerun-incomplete
 	@$(BIN)/unetpipe status results/demo
 
 test: $(VENV)/installed-test  ## all tests but the long ones; what cannot run here is skipped with its reason
-	$(BIN)/python -m $(PYTEST) -m "not long"
+	$(BIN)/python -m $(PYTEST) -m "not long and not slurm"
 
 test-long: $(VENV)/installed-test  ## the long ones: every network in every engine, runs in 2.5D and 3D, an ablation, the benchmarks
 	$(BIN)/python -m $(PYTEST) -m long
+
+test-slurm: $(VENV)/installed-slurm  ## the workflow on SLURM, which it installs and starts: needs root, and a machine that is part of no cluster
+	$(BIN)/python -m pytest -m slurm --durations 20 tests/slurm
 
 ablation: $(VENV)/installed  ## what skips, un-pooling, deformation and more are worth; DATA_DIR may hold the ISBI 2012 stacks
 	$(BIN)/snakemake --cores $(CORES) --rerun-incomplete --snakefile workflow/ablation.smk \
@@ -70,6 +73,10 @@ $(VENV)/installed: pyproject.toml $(CONSTRAINTS) | $(VENV)/bin/python
 
 $(VENV)/installed-test: $(VENV)/installed
 	$(PIP) --editable '.[test,s3,viewer,tensorrt-rtx]'
+	touch $@
+
+$(VENV)/installed-slurm: $(VENV)/installed-test
+	$(PIP) --editable '.[test,slurm]'
 	touch $@
 
 # Without its networks: they need torchvision in the build that fits torch. Its predictor does not.
