@@ -3,7 +3,7 @@ rule quality:
     input:
         volume=f"{RESULTS}/volumes/{{volume}}/volume.json",
         allocated=f"{RESULTS}/predictions/{{volume}}/allocated.json",
-        predicted=[f"{RESULTS}/predictions/{{volume}}/job-0.json"],
+        predicted=predicted(),
     output:
         quality=report(
             f"{RESULTS}/quality/{{volume}}.json",
@@ -18,7 +18,7 @@ rule quality:
         "../envs/unetpipe.yaml"
     threads: CORES
     resources:
-        mem_mb=1000 + 500 * CORES,
+        mem_mb=retried(1000 + 500 * CORES),
         runtime=240,
     params:
         settings=plain(SETTINGS.quality),

@@ -18,6 +18,7 @@ rule train:
     resources:
         mem_mb=retried(8000),
         runtime=retried(1440),
+        gpu=SETTINGS.train.processes if SETTINGS.train.device == "cuda" else 0,
     params:
         store=f"{RESULTS}/samples.zarr",
         network=plain(SETTINGS.network),
