@@ -172,6 +172,7 @@ MAY_IMPORT = {
         "selection",
         "nets",
         "quality",
+        "ledger",
     },
     "ablation": {"config", "parse", "check"},
     "fsck": {"coverage", "ledger", "arrays", "storage", "volume", "progress", "allocate", "selection", "handover"},

@@ -20,8 +20,8 @@ from unetpipe.allocate import read_plan
 from unetpipe.cluster import for_each
 from unetpipe.data.sources.contract import some
 from unetpipe.errors import UserError
-from unetpipe.files import read_json, write_json
-from unetpipe.handover import read_allocated
+from unetpipe.files import write_json
+from unetpipe.handover import prediction_digest, read_allocated
 from unetpipe.processes import connect
 from unetpipe.progress import Record
 from unetpipe.progress_bar import track
@@ -79,7 +79,7 @@ def quality(
     probability = join(description["probability"], description["array"])
     _refuse_lost_shards(source.name, probability, description, selection)
     sample = Sample.of_selection(selection, settings.squares)
-    digests = {path.stem: read_json(path)["digest"] for path in predicted}
+    prediction = prediction_digest(predicted)
     looks = [
         Look(volume, probability, first, end, squares, settings.uncertain, 1) for first, end, squares in sample.looks
     ]
@@ -87,7 +87,7 @@ def quality(
         "image": source.image_digest,
         "labels": source.labels_digest,
         "missing": list(source.missing_sections),
-        "prediction": digests,
+        "prediction": prediction,
         "settings": settings.model_dump(mode="json"),
         "looks": [each.name for each in looks],
         "version": unetpipe.__version__,
@@ -113,7 +113,7 @@ def quality(
             "share": sample.voxels / math.prod(source.shape),
         },
         **summary(source, description["classes"], sample, [seen[each.name] for each in looks]),
-        "digests": {"image": source.image_digest, "prediction": digests},
+        "digests": {"image": source.image_digest, "prediction": prediction},
         "version": unetpipe.__version__,
     }
     write_json(quality, result)

@@ -145,7 +145,7 @@ def throughput(jobs: Sequence[Mapping[str, Any]]) -> Throughput:
     """The jobs of one volume taken together; jobs run side by side, so the longest one counts."""
     return Throughput(
         computed=sum(job["computed"] for job in jobs),
-        resumed=min(job["resumed"] for job in jobs),
+        resumed=sum(job["resumed"] for job in jobs),
         voxels=sum(job["voxels"] for job in jobs),
         seconds=max(job["seconds"] for job in jobs),
         workers=" + ".join(f"{job['workers']} × {job['threads_per_worker']}" for job in jobs),

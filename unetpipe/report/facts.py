@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import unetpipe
-from unetpipe.files import digest_of
+from unetpipe.ledger import added
 from unetpipe.report import environment
 from unetpipe.report.collect import Run
 from unetpipe.report.planning import planned
@@ -87,7 +87,7 @@ def _digests(run: Run) -> dict[str, Any]:
     predictions = {}
     for name, jobs in run.jobs.items():
         of_jobs = {job["job"]: job["digest"] for job in jobs}
-        whole = next(iter(of_jobs.values())) if len(of_jobs) == 1 else digest_of(of_jobs)
+        whole = next(iter(of_jobs.values())) if len(of_jobs) == 1 else added(of_jobs.values())
         predictions[name] = {"digest": whole, "jobs": of_jobs, "plan": run.allocated[name]["plan"]}
     return {
         "samples": None if run.samples is None else run.samples.digest,
