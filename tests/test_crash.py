@@ -28,6 +28,7 @@ def unbroken(folder: Path) -> Unbroken:
     return prepare(folder, FAST)
 
 
+@pytest.mark.long
 def test_killed_at_random_moments_and_resumed_it_ends_as_if_nothing_had_happened(
     unbroken: Unbroken, tmp_path: Path
 ) -> None:

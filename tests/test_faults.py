@@ -93,6 +93,7 @@ def test_a_worker_that_dies_is_replaced(
     assert_same(allocated, unbroken)
 
 
+@pytest.mark.long
 def test_a_worker_that_hangs_is_replaced(
     certificate: Path, allocated: Path, unbroken: dict[str, bytes], tmp_path: Path
 ) -> None:

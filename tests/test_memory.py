@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import predicting
+import pytest
 from predicting import GEOMETRY
 
 from unetpipe.grid import Plan
@@ -20,6 +21,7 @@ def test_the_peak_of_memory_is_counted_anew() -> None:
     assert peak_memory_mb() < before + 50
 
 
+@pytest.mark.long
 def test_a_worker_needs_no_more_memory_for_a_volume_that_is_16_times_as_large(
     make_volume: Callable[..., Path], tmp_path: Path
 ) -> None:

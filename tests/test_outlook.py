@@ -116,6 +116,7 @@ def test_before_training_a_network_with_random_weights_is_measured(configuration
     assert not [child for child in psutil.Process().children() if "unetpipe.measure" in child.cmdline()]
 
 
+@pytest.mark.long
 def test_a_network_that_is_not_written_in_bytes_stands_in_with_the_next_precision(
     configuration: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

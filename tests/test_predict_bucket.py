@@ -60,7 +60,13 @@ def on_disk(at_hand: None, engine: Path, volume: Path, tmp_path_factory: pytest.
     return predicting.shards(folder)
 
 
-@pytest.mark.parametrize("plan", [(), ("503 SlowDown", "drop", "lost", "cut", "slow")], ids=["sound", "stumbling"])
+@pytest.mark.parametrize(
+    "plan",
+    [
+        pytest.param((), id="sound"),
+        pytest.param(("503 SlowDown", "drop", "lost", "cut", "slow"), id="stumbling", marks=pytest.mark.long),
+    ],
+)
 def test_it_is_the_same_in_a_bucket(
     plan: tuple[str, ...],
     on_disk: dict[str, bytes],

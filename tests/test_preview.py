@@ -127,6 +127,7 @@ def test_a_preview_is_a_part_of_the_whole_and_is_kept(run: Settings) -> None:
     assert make(run).computed == found.blocks
 
 
+@pytest.mark.long
 def test_a_preview_is_mirrored_where_the_prediction_would_be(run: Settings) -> None:
     mirrored = check({**SETTINGS, "predict": {**SETTINGS["predict"], "mirror": ["y", "x"]}}, "mine.yaml")
     found = make(mirrored)
@@ -138,6 +139,7 @@ def test_a_preview_is_mirrored_where_the_prediction_would_be(run: Settings) -> N
     assert (voxels(found.store.parent) != part).any()
 
 
+@pytest.mark.long
 def test_the_command_tells_where_it_lies(run: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["preview", "mine.yaml", "whole", "--region", "0:1,0:8,0:8", "--workers", "1", "--config", "seed=2"]
     assert cli.main(arguments) == 0

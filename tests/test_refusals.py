@@ -1,7 +1,8 @@
 """What would mix two predictions in one store is refused, and a refusal touches nothing."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ import numpy as np
 import predicting
 import pytest
 import tifffile
+from distributed import Client
 from predicting import finish, shards, stored
 from rates import allocate
 
-from unetpipe import predict as module
+from unetpipe import compute, spread
 from unetpipe.data.ingest import ingest
 from unetpipe.errors import UserError
 from unetpipe.files import read_json, write_json
@@ -73,6 +75,12 @@ def new_weights(inputs: Inputs, folder: Path) -> Inputs:
 
 def another_tile(inputs: Inputs, folder: Path) -> Inputs:
     return replace(inputs, tile=(1, 84, 68))
+
+
+@contextmanager
+def threads_alone(workers: int, threads: int = 1, gpus: Sequence[str] = ()) -> Iterator[Client]:
+    with Client(n_workers=workers, threads_per_worker=threads, processes=False, dashboard_address=":0") as client:
+        yield client
 
 
 def mirror_images(inputs: Inputs, folder: Path) -> Inputs:
@@ -138,7 +146,9 @@ def test_a_change_is_refused_untouched_undone_at_no_cost_and_restarted_in_full(
         with pytest.raises(UserError, match=r"(?s)certified on another class of device.*'another'.*predict where"):
             finish(changed.certificate, changed.allocate(tmp_path / "elsewhere"))
         assert not list((tmp_path / "elsewhere").rglob("*.jsonl"))
-        monkeypatch.setattr(module, "device_class", lambda backend: {"processor": "another"})
+        # Each worker asks for its own machine: here they are threads, which believe what is pretended.
+        monkeypatch.setattr(compute, "device_class", lambda backend: {"processor": "another"})
+        monkeypatch.setattr(spread, "connect", threads_alone)
     restarted = changed.predict(folder, "restart")
     fresh = changed.predict(tmp_path / "fresh")
     assert restarted["computed"] == restarted["blocks"] == fresh["blocks"]

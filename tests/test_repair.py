@@ -228,6 +228,7 @@ def killed(prediction: Path, number: int, when: str) -> None:
     assert process.returncode == -signal.SIGKILL, process.stderr
 
 
+@pytest.mark.long
 def test_killed_in_the_middle_and_repeated_it_ends_in_the_same(unbroken: Unbroken, prediction: Path) -> None:
     chance = random.Random(7)
     forget(prediction, "0.0.0", "0.0.1", "0.0.2", "0.0.3")

@@ -276,6 +276,7 @@ def test_the_store_is_ome_zarr_labels(tmp_path: Path) -> None:
     np.testing.assert_array_equal(array[...], stored(found))
 
 
+@pytest.mark.long
 def test_in_a_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     probability = blobs(SHAPE)
     with buckets.server() as endpoint:

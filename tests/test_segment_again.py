@@ -31,6 +31,7 @@ from unetpipe.segmentation import pieces
 SHAPE = (9, 31, 26)
 
 
+@pytest.mark.long
 def test_workers_and_their_number_do_not_matter(tmp_path: Path) -> None:
     probability = blobs(SHAPE)
     files = []

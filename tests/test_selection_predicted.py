@@ -162,6 +162,7 @@ def test_a_mask_covers_the_image_and_not_the_sections_that_are_used(
         start(certificate, make_volume(IMAGE), tmp_path / "old", mask=as_npy(tmp_path, mask))
 
 
+@pytest.mark.long
 def test_voxels_that_were_not_to_be_predicted_are_not_scored(
     certificate: Path, volume: Path, whole: Path, make_volume: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -161,6 +161,7 @@ def test_a_run_killed_at_the_very_end_ends_in_the_same_bytes(
     assert digest(run(folder, MODERN)) == digest(unbroken["adamw"])
 
 
+@pytest.mark.long
 def test_a_process_killed_by_the_system_ends_in_the_same_bytes(toy: Toy) -> None:
     folder = toy.write()
     recipe = with_settings(MODERN, steps=240, validate_every=40, checkpoint_every=10)

@@ -87,6 +87,7 @@ def test_input_output_and_operations_are_those_that_engines_expect(exported: Any
     assert {node.op_type for node in model.graph.node} == OPERATIONS
 
 
+@pytest.mark.long
 def test_so_are_those_of_other_dimensions(exported_further: Any) -> None:
     model = onnx.load(exported_further.onnx)
     onnx.checker.check_model(model, full_check=True)

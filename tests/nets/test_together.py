@@ -78,6 +78,7 @@ def test_statistics_of_one_process_are_those_of_pytorch(axes: int) -> None:
         pytest.param(FASTER_PAPER, 1e-4, id="Dice, focus and average, momentum"),
     ],
 )
+@pytest.mark.long
 def test_two_processes_learn_what_one_does(tmp_path: Path, recipe: Recipe, bound: float) -> None:
     folder = Toy(tmp_path, recipe, count=12).write()
     alone, both, again = (

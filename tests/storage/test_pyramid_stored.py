@@ -15,6 +15,7 @@ from unetpipe.files import read_json
 from unetpipe.storage import Folder, is_remote
 
 
+@pytest.mark.long
 def test_levels_are_the_same_wherever_they_lie(
     place: Folder, make_volume: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
