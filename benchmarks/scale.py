@@ -89,11 +89,11 @@ def _peak(pid: int) -> int:
 def memory(sizes: tuple[Shape, Shape] = _SIZES, kept: int = _OF_A_TILE) -> Rows:
     """The sum of the peak memory of all processes: of the larger volume over that of the smaller one.
 
-    No chunk of the images is stored, and all voxels are computed all the same: read, cropped, encoded and written.
+    One chunk of the images is stored, and all voxels are computed all the same: read, cropped, encoded and written.
     """
     with tempfile.TemporaryDirectory() as folder:
         certificate = make_engine(Path(folder, "engine"))
-        small, large = (_predicted(Path(folder), certificate, size, [], kept, "compute") for size in sizes)
+        small, large = (_predicted(Path(folder), certificate, size, [(0, 0, 0)], kept, "compute") for size in sizes)
     what, against = (f"{math.prod(size) / 2**30:.3g} GiB" for size in reversed(sizes))
     rate = large.job["voxels"] / large.seconds / 1e6
     beside = f"{large.memory / 2**20:,.0f} MB in all; {large.job['blocks']:,} blocks, {rate:.0f} Mvox/s"
