@@ -208,8 +208,7 @@ def _learn(team: Team, task: _Task) -> tuple[SegmentationNetwork, State]:
         model.lay_channels_last()
         if task.init is not None:
             start_from(task.init, model, classes)
-        network = team.joined(model.to(team.device))
-        optimiser = make_optimiser(model, settings)
+        optimiser = make_optimiser(model.to(team.device), settings)
         state = restore_state(task.state, model, optimiser)
         if state is None:
             state = State()
@@ -226,6 +225,8 @@ def _learn(team: Team, task: _Task) -> tuple[SegmentationNetwork, State]:
                 board = stack.enter_context(Board(task.events, classes, state.rows))
             elif state.step == 0:
                 forget(task.events)
+        # Last: what the average is a copy of asks no other process for its statistics.
+        network = team.joined(model)
         parts = _Parts(
             team, network, model, optimiser, data, state, settings, classes, seed, average, focus, board
         )  # fmt: skip

@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 from training import (
+    FASTER,
     FASTER_PAPER,
     MODERN,
     PAPER,
@@ -76,6 +77,7 @@ def test_statistics_of_one_process_are_those_of_pytorch(axes: int) -> None:
         # What AdamW divides by can be a rounding: its steps are as long whether the gradient is small or large.
         pytest.param(MODERN, 1e-2, id="batch normalisation, AdamW"),
         pytest.param(FASTER_PAPER, 1e-4, id="Dice, focus and average, momentum"),
+        pytest.param(FASTER, 1e-2, id="all of these"),
     ],
 )
 @pytest.mark.long
