@@ -9,7 +9,7 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks import engines, planning, scale, scores, sections, shards, storage
+from benchmarks import engines, overhead, planning, scale, scores, sections, shards, storage
 from benchmarks.rows import Row, Rows, Skipped, summary, table
 from benchmarks.setting import Setting, precisions, prepare
 from benchmarks.timing import once
@@ -95,7 +95,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             for work in works(prepare(Path(folder), width), full=asked.full):
                 measure(work)
-    for work in (training, augmentation, scores.counting, shards.against_tensorstore, scale.blocks):
+    for work in (training, augmentation, scores.counting, shards.against_tensorstore, scale.blocks, overhead.of_rules):
         measure(work)
     if asked.full:
         measure(scale.memory)

@@ -1,4 +1,4 @@
-"""MONAI's BasicUNet, trained for some minutes as its tutorials train: the other side of scores against minutes."""
+"""MONAI's BasicUNet, trained as its tutorials train: the other side of scores against minutes."""
 
 import math
 import time
@@ -18,10 +18,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
+from unetpipe.progress_bar import track
+
 TILE = (256, 256)
 """Of training, and of the windows of prediction."""
 
 BATCH = 4
+FIRST = 10
+"""Steps that do not count for the seconds of one; there must be more."""
+
 _AROUND = (352, 352)
 """What is cut out before it is deformed: more than the tile, so that nothing is filled in."""
 
@@ -62,9 +67,9 @@ class _Cuts(IterableDataset[dict[Hashable, Tensor]]):
 
 
 def train(
-    images: NDArray[np.float32], labels: NDArray[np.uint8], classes: int, minutes: float, seed: int
-) -> tuple[nn.Module, int]:
-    """The network after so many minutes, and the steps that it took.
+    images: NDArray[np.float32], labels: NDArray[np.uint8], classes: int, steps: int, seed: int
+) -> tuple[nn.Module, float]:
+    """The network after so many steps, and the seconds that one takes after the first few.
 
     Parameters
     ----------
@@ -78,17 +83,18 @@ def train(
     loss_of = DiceCELoss(to_onehot_y=True, softmax=True)
     optimiser = torch.optim.AdamW(network.parameters(), lr=_RATE)
     batches = iter(DataLoader(_Cuts(images, labels, seed), batch_size=BATCH, num_workers=1, prefetch_factor=4))
-    begin, seconds, steps = time.monotonic(), 60 * minutes, 0
-    while (passed := time.monotonic() - begin) < seconds:
+    begin = 0.0
+    for step in track(range(steps), "training BasicUNet", steps, "steps"):
         for group in optimiser.param_groups:
-            group["lr"] = _RATE * (1 + math.cos(math.pi * passed / seconds)) / 2
+            group["lr"] = _RATE * (1 + math.cos(math.pi * step / steps)) / 2
         batch: Any = next(batches)
         optimiser.zero_grad()
         loss = loss_of(network(batch["image"]), batch["label"])
         loss.backward()
         optimiser.step()
-        steps += 1
-    return network.eval(), steps
+        if step == FIRST - 1:
+            begin = time.monotonic()
+    return network.eval(), (time.monotonic() - begin) / (steps - FIRST)
 
 
 def predict(network: nn.Module, images: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,12 +1,14 @@
 """`python -m benchmarks.minutes DATA_DIR`: scores by minutes of training, beside MONAI's BasicUNet.
 
 Both learn from the training sections of the ISBI 2012 stacks, and the same code scores them on the validation sections.
-To be called where snakemake is. What is finished is kept: a second call goes on.
+What a step takes is measured first, of both; then minutes are steps, so that only the first two minutes must find the
+machine quiet. To be called where snakemake is. What is finished is kept: a second call goes on.
 """
 
 import argparse
 import base64
 import csv
+import logging
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -19,6 +21,7 @@ import torch
 import yaml
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
+from torch import nn
 
 from benchmarks import basic_unet
 from unetpipe import config
@@ -35,12 +38,13 @@ OURS = (5.0, 15.0, 30.0, 60.0)
 THEIRS = (5.0, 15.0, 30.0)
 CORES = 2
 SEED = 1
+_PACE_STEPS = basic_unet.FIRST + 50
 MEASURES = {"mean_iou": "mean IoU", "v_rand": "V_rand", "v_info": "V_info"}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one training. ``minutes``: as measured, without the drawing of samples and the prediction."""
+    """Of one training. ``minutes``: so many steps, without the drawing of samples and the prediction."""
 
     name: str
     minutes: float
@@ -54,19 +58,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Train, score, and write the table and the figure."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.minutes", description=__doc__)
     parser.add_argument("data_dir", help="the folder of the ISBI 2012 stacks")
-    parser.add_argument("--configuration", type=Path, default=Path("config/isbi2012.yaml"))
+    parser.add_argument("--configuration", type=Path, default=Path("config/isbi2012-long.yaml"))
     parser.add_argument("--ours", type=float, nargs="*", default=OURS, metavar="MINUTES")
     parser.add_argument("--theirs", type=float, nargs="*", default=THEIRS, metavar="MINUTES")
     parser.add_argument("--folder", type=Path, default=Path("results/minutes"), help="where table and figure go")
     asked = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     settings = read(asked.configuration, {"data_dir": asked.data_dir})
     pace = _pace(asked.folder, settings)
     outcomes = []
     for minutes in asked.ours:
-        outcomes.append(_ours(asked.folder, settings, minutes, max(1, round(60 * minutes / pace))))
+        outcomes.append(_ours(asked.folder, settings, minutes, _steps(minutes, pace["unetpipe"])))
         print(_line(outcomes[-1]), flush=True)
     for minutes in asked.theirs:
-        outcomes.append(_theirs(asked.folder, _results(asked.ours[0]), minutes, settings))
+        steps = _steps(minutes, pace["BasicUNet"])
+        outcomes.append(_theirs(asked.folder, _results(asked.ours[0]), settings, minutes, steps))
         print(_line(outcomes[-1]), flush=True)
     head = f"| trained | minutes | steps | {' | '.join(MEASURES.values())} |\n|---|---|---|---|---|---|\n"
     write_bytes(asked.folder / "minutes.md", (head + "".join(f"{_line(outcome)}\n" for outcome in outcomes)).encode())
@@ -78,19 +84,32 @@ def _line(outcome: Outcome) -> str:
     return f"| {outcome.name} | {outcome.minutes:.1f} | {outcome.steps:,} | {scores} |"
 
 
-def _pace(folder: Path, settings: dict[str, Any]) -> float:
-    """Seconds of a step, with its share of validation."""
-    steps = settings["train"]["validate_every"]
-    _snakemake(folder, settings, "minutes-pace", steps, "model/history.csv")
-    return 60 * _minutes(Path("results/minutes-pace")) / steps
+def _steps(minutes: float, pace: float) -> int:
+    return max(1, round(60 * minutes / pace))
+
+
+def _pace(folder: Path, settings: dict[str, Any]) -> dict[str, float]:
+    """Seconds of a step of both: of ours with its share of validation.
+
+    Measured once: the pace of another day would be another number of steps.
+    """
+    kept = folder / "pace.json"
+    if not kept.exists():
+        steps = settings["train"]["validate_every"]
+        _snakemake(folder, settings, "minutes-pace", steps, "model/history.csv")
+        results = Path("results/minutes-pace")
+        with (results / "model" / "history.csv").open(newline="") as file:
+            seconds = float(list(csv.DictReader(file))[-1]["seconds"])
+        _, theirs = _learnt(results, settings, _PACE_STEPS)
+        write_json(kept, {"unetpipe": seconds / steps, "BasicUNet": theirs})
+    found: dict[str, float] = read_json(kept)
+    return found
 
 
 def _ours(folder: Path, settings: dict[str, Any], minutes: float, steps: int) -> Outcome:
     results = _results(minutes)
-    # The pace of another day would be another number of steps.
-    steps = len(_history(results)) if (results / "model" / "history.csv").exists() else steps
     _snakemake(folder, settings, results.name, steps, "scores/validate.json")
-    return _outcome("unetpipe", _minutes(results), steps, results / "scores" / "validate.json")
+    return _outcome("unetpipe", minutes, steps, results / "scores" / "validate.json")
 
 
 def _results(minutes: float) -> Path:
@@ -105,30 +124,25 @@ def _snakemake(folder: Path, settings: dict[str, Any], run: str, steps: int, tar
     subprocess.run([*command, "--configfile", str(configuration), "--", f"results/{run}/{target}"], check=True)
 
 
-def _history(folder: Path) -> list[dict[str, str]]:
-    with (folder / "model" / "history.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def _minutes(folder: Path) -> float:
-    return float(_history(folder)[-1]["seconds"]) / 60
-
-
-def _theirs(folder: Path, ours: Path, minutes: float, settings: dict[str, Any]) -> Outcome:
+def _theirs(folder: Path, ours: Path, settings: dict[str, Any], minutes: float, steps: int) -> Outcome:
     """``ours``: a finished run, for its volumes."""
     place = folder / f"basic-unet-{minutes:g}"
-    scores, trained = place / "scores.json", place / "training.json"
+    scores = place / "scores.json"
     classes = list(settings["classes"])
     if not scores.exists():
-        torch.set_num_threads(CORES)
-        train, validate = (VolumeFile.read(ours / "volumes" / name / "volume.json") for name in ("train", "validate"))
-        images, labels = _image(train), np.asarray(open_array(str(train.labels))[...])
-        network, steps = basic_unet.train(images, labels, len(classes), minutes, SEED)
-        write_json(trained, {"minutes": minutes, "steps": steps})
+        network, _ = _learnt(ours, settings, steps)
+        validate = VolumeFile.read(ours / "volumes" / "validate" / "volume.json")
         probability = np.rint(255 * basic_unet.predict(network, _image(validate))).astype(np.uint8)
         _score(place, ours, probability, classes, scores)
-    found = read_json(trained)
-    return _outcome("MONAI BasicUNet", found["minutes"], found["steps"], scores)
+    return _outcome("MONAI BasicUNet", minutes, steps, scores)
+
+
+def _learnt(ours: Path, settings: dict[str, Any], steps: int) -> tuple[nn.Module, float]:
+    """Their network after so many steps on the training volume of a run of ours, and the seconds of one."""
+    torch.set_num_threads(CORES)
+    volume = VolumeFile.read(ours / "volumes" / "train" / "volume.json")
+    labels = np.asarray(open_array(str(volume.labels))[...])
+    return basic_unet.train(_image(volume), labels, len(settings["classes"]), steps, SEED)
 
 
 def _image(volume: VolumeFile) -> NDArray[np.float32]:

@@ -10,6 +10,7 @@ import inspect
 import json
 import logging
 import sys
+import time
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -36,8 +37,10 @@ def run(job: Any, function: Callable[..., None]) -> None:
     traceback. The log file gets what the terminal gets.
     """
     _set_up_log(Path(job.log[0]), f"{job.rule} {' '.join(job.wildcards)}".strip())
+    begin = time.monotonic()
     try:
         function(**bind(job, function))
+        log.info("done in %.1f s", time.monotonic() - begin)
     except UserError as error:
         log.error("%s", error)
         sys.exit(1)
