@@ -5,6 +5,13 @@ traceback. Any other exception is a defect of the package and keeps its tracebac
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+_SHOWN = 5
+"""Faults of a file that a message names."""
 
 
 class UserError(Exception):
@@ -71,3 +78,13 @@ class SettingsError(UserError):
         UserError.__init__(error, *args)
         error.problems = problems
         return error
+
+
+def faults(error: "ValidationError") -> str:
+    """The first faults of a file of the package's own, in one line."""
+    wrong = [
+        f"{'.'.join(map(str, fault['loc'])) or 'the whole'}: {fault['msg'].lower()}"
+        for fault in error.errors(include_url=False)
+    ]
+    more = f", and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
+    return "; ".join(wrong[:_SHOWN]) + more

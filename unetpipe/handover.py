@@ -11,16 +11,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, ValidationError
 
 import unetpipe
-from unetpipe.errors import UserError
+from unetpipe.errors import UserError, faults
 from unetpipe.files import read_json
 from unetpipe.ledger import added
 from unetpipe.storage import is_remote
 
 _Triple = tuple[int, int, int]
 _Box = tuple[_Triple, _Triple]
-
-_SHOWN = 5
-"""Faults of a file that a message names."""
 
 
 class _Geometry(BaseModel):
@@ -163,15 +160,9 @@ def _read(path: Path, model: type[BaseModel], repair: str) -> dict[str, Any]:
     try:
         model.model_validate(data)
     except ValidationError as error:
-        wrong = [
-            f"{'.'.join(map(str, fault['loc'])) or 'the whole'}: {fault['msg'].lower()}"
-            for fault in error.errors(include_url=False)
-        ]
-        more = f", and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
         raise UserError(
             f"{path} was to be read",
-            f"it is damaged or that of another version; this is unetpipe {unetpipe.__version__} "
-            f"({'; '.join(wrong[:_SHOWN])}{more})",
+            f"it is damaged or that of another version; this is unetpipe {unetpipe.__version__} ({faults(error)})",
             repair,
         ) from None
     return data

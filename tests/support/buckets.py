@@ -12,13 +12,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import free_ports
 
 KEY_ID, SECRET = "an-id-of-tests", "a-secret-that-nothing-may-print"
 REGION = "us-east-1"
@@ -51,7 +52,7 @@ def server_on_disk(folder: Path, bucket: str) -> Iterator[str]:
     if program is None:
         pytest.skip("SeaweedFS is not installed")
     names = [f"{part}.port{kind}" for part in ("master", "volume", "filer", "admin") for kind in ("", ".grpc")]
-    ports = dict(zip([*names, "s3.port"], _free_ports(len(names) + 1), strict=True))
+    ports = dict(zip([*names, "s3.port"], free_ports(len(names) + 1), strict=True))
     words = [f"-{name}={port}" for name, port in ports.items()]
     words += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-admin.ui=false", "-webdav=false", "-master.telemetry=false"]
     folder.mkdir(parents=True, exist_ok=True)
@@ -68,14 +69,6 @@ def server_on_disk(folder: Path, bucket: str) -> Iterator[str]:
     finally:
         os.killpg(running.pid, signal.SIGKILL)
         running.wait()
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 def _wait_for(endpoint: str, bucket: str) -> None:

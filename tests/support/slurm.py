@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psutil
+from ports import free_ports
 
 PACKAGES = ["munge", "slurm-client", "slurm-wlm"]
 COMMANDS = ["munged", "sbatch", "scontrol", "slurmctld", "slurmd"]
@@ -157,7 +158,7 @@ def _configured(folder: Path) -> Iterator[None]:
     texts = {
         "gres.conf": f"NodeName={host} Name=gpu File={folder}/nvidia[0-{GPUS - 1}]\n",
         "slurm.conf": _CONFIGURATION.format(
-            cluster=CLUSTER, host=host, folder=folder, memory=memory, cpus=CPUS, gpus=GPUS, ports=_free_ports(2)
+            cluster=CLUSTER, host=host, folder=folder, memory=memory, cpus=CPUS, gpus=GPUS, ports=free_ports(2)
         ),
     }
     try:
@@ -167,14 +168,6 @@ def _configured(folder: Path) -> Iterator[None]:
     finally:
         for name in texts:
             (PLACE / name).unlink(missing_ok=True)
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 def _stop(folder: Path) -> None:

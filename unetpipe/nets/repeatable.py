@@ -71,7 +71,8 @@ def usable_precision(
     else:
         fast = not {"avx512_bf16", "amx_bf16"}.isdisjoint(processor.get("flags", "").split())
     if wanted == "bf16" and not fast:
-        log.warning("this processor has no instructions for bf16: train.precision fp32 would be several times as fast")
+        what = "GPU" if device.type == "cuda" else "processor"
+        log.warning("this %s has no instructions for bf16: train.precision fp32 would be several times as fast", what)
     return "bf16" if wanted == "bf16" or (wanted == "auto" and fast) else "fp32"
 
 

@@ -6,13 +6,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
-from unetpipe.errors import UserError
+from unetpipe.errors import UserError, faults
 from unetpipe.files import read_json
 
 NAME = "report.json"
-
-_SHOWN = 5
-"""Faults of a file that a message names."""
 
 
 class Input(BaseModel):
@@ -78,14 +75,9 @@ def read_report(path: Path) -> tuple[Path, Report]:
     try:
         return path, Report.model_validate(read_json(path))
     except ValidationError as error:
-        wrong = [
-            f"{'.'.join(map(str, fault['loc'])) or 'the whole'}: {fault['msg'].lower()}"
-            for fault in error.errors(include_url=False)
-        ]
-        more = f", and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
         raise UserError(
             asked,
-            f"it is damaged, or that of a version that says other things ({'; '.join(wrong[:_SHOWN])}{more})",
+            f"it is damaged, or that of a version that says other things ({faults(error)})",
             "use the version of unetpipe that wrote it",
         ) from None
 
