@@ -189,7 +189,7 @@ MAY_IMPORT = {
         "handover",
     },
     "status": {"progress", "report", "volume", "handover"},
-    "preview": {"config", "combinations", "volume", "allocate", "predict", "pyramid", "handover"},
+    "preview": {"config", "combinations", "volume", "allocate", "predict", "pyramid", "handover", "viewer"},
     "reproduce": {"arrays", "storage", "config", "check", "engines", "report"},
     "cli": {
         *("ablation", "preview", "outlook", "config", "parse", "check", "status", "fsck", "repair"),

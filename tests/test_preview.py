@@ -147,6 +147,7 @@ def test_the_command_tells_where_it_lies(run: Settings, capsys: pytest.CaptureFi
     told = capsys.readouterr().out
     assert told.startswith(f"{store}\n")
     assert f"napari --plugin napari-ome-zarr {store}\n" in told
+    assert f"unetpipe view {RUN}, and there http://127.0.0.1:8473/at/whole-z0-1_y0-8_x0-8/0/4/4\n" in told
     assert store.is_dir()
 
 

@@ -76,6 +76,11 @@ class Region:
         return math.prod(self.shape)
 
     @property
+    def middle(self) -> Shape:
+        """The voxel in its middle."""
+        return triple([(a + b) // 2 for a, b in self.spans])
+
+    @property
     def slices(self) -> tuple[slice, slice, slice]:
         """For indexing an array of the whole volume."""
         z, y, x = (slice(a, b) for a, b in zip(self.start, self.stop, strict=True))

@@ -18,6 +18,7 @@ from unetpipe.grid import AXES, Geometry, Region
 from unetpipe.handover import read_allocated, read_certificate
 from unetpipe.predict import predict
 from unetpipe.pyramid import pyramid
+from unetpipe.viewer.address import link
 from unetpipe.volume import VolumeFile
 
 RESULTS = Path("results")
@@ -28,8 +29,13 @@ _REGION = re.compile(r"(\d+):(\d+),(\d+):(\d+),(\d+):(\d+)")
 
 @dataclass(frozen=True)
 class Preview:
-    """What was predicted. ``store`` is an OME-Zarr of the volume's shape, 0 outside of the blocks of the region."""
+    """What was predicted. ``store`` is an OME-Zarr of the volume's shape, 0 outside of the blocks of the region.
 
+    ``run`` and ``folder``: those of the run and of the preview.
+    """
+
+    run: Path
+    folder: Path
     store: Path
     region: Region
     classes: list[str]
@@ -51,7 +57,7 @@ class Preview:
                 f"  {self.blocks} blocks meet the region {self.region}: {', '.join(work)}",
                 f"  channels: {', '.join(self.classes)}; 255 is a probability of 1, and 0 is what was not predicted",
                 f"  napari --plugin napari-ome-zarr {self.store}",
-                f"  Neuroglancer: zarr3://http://HOST:PORT/{self.store}, with this folder served over HTTP",
+                f"  unetpipe view {self.run}, and there {link(self.folder.name, self.region.middle)}",
             ]
         )
 
@@ -146,6 +152,8 @@ def preview(settings: Settings, name: str, region: Region, *, workers: int | Non
     pyramid(allocated, [done], folder / "pyramid.json", workers=workers, cores=cores)
     description, facts = read_allocated(allocated), read_json(done)
     return Preview(
+        run=run,
+        folder=folder,
         store=Path(description["probability"]),
         region=region,
         classes=description["classes"],

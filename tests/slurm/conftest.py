@@ -19,8 +19,23 @@ VOLUME = "test"
 """Which is predicted in 27 blocks."""
 
 
+_TOLD = pytest.StashKey[list[str]]()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """One line for all."""
+    if told := config.stash.get(_TOLD, []):
+        terminalreporter.write_line(f"SLURM: {'; '.join(told)}")
+
+
 @pytest.fixture(scope="session")
-def cluster(request: pytest.FixtureRequest) -> Iterator[None]:
+def told(request: pytest.FixtureRequest) -> list[str]:
+    """What is to stand in the line of summary."""
+    return request.config.stash.setdefault(_TOLD, [])
+
+
+@pytest.fixture(scope="session")
+def cluster(request: pytest.FixtureRequest, told: list[str]) -> Iterator[None]:
     """SLURM, while the tests of this folder run."""
     if "slurm" not in request.config.option.markexpr:
         pytest.skip("installs SLURM and writes /etc/slurm: make test-slurm runs it")
@@ -28,6 +43,8 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[None]:
         pytest.skip(f"no SLURM here: {reason}")
     with slurm.running():
         yield
+        jobs = slurm.said("squeue", "--noheader", "--states=all", "--format=%i").split()
+        told.insert(0, f"{max(map(int, jobs), default=0)} jobs, {len(slurm.queue())} of them left in the queue")
 
 
 @pytest.fixture(scope="session")

@@ -37,6 +37,12 @@ def voxels(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(store)): path.read_bytes() for path in store.rglob("*") if path.is_file()}
 
 
+def files(folder: Path) -> set[str]:
+    """All that lies in the results, but for logs and what depends on the number of jobs."""
+    found = (str(path.relative_to(folder)) for path in (folder / "results").rglob("*") if path.is_file())
+    return {name for name in found if not any(part in name for part in ("logs/", "job-", "progress/"))}
+
+
 def changed(base: dict[str, Any], **predict: Any) -> dict[str, Any]:
     """The settings of the run, with another way to predict."""
     settings = deepcopy(base)
@@ -95,7 +101,12 @@ def submit() -> Iterator[Callable[..., Submitted]]:
 
 
 def test_the_whole_workflow_with_the_profile(
-    base: dict[str, Any], unbroken: Path, tmp_path: Path, slow: Submitted, submit: Callable[..., Submitted]
+    base: dict[str, Any],
+    unbroken: Path,
+    tmp_path: Path,
+    slow: Submitted,
+    submit: Callable[..., Submitted],
+    told: list[str],
 ) -> None:
     settings = changed(base, **SCATTERED) | {"gpus": 1}
     submitted = submit(tmp_path, settings)
@@ -106,6 +117,9 @@ def test_the_whole_workflow_with_the_profile(
     there, here = (read_json(place / PREDICTION / "pyramid.json") for place in (tmp_path, unbroken))
     assert there["digest"] == here["digest"]
     assert there["prediction"] == here["prediction"]
+    assert files(tmp_path) == files(unbroken)
+    told.append(f"{len(files(unbroken))} files of a run, here and by {len(submitted.jobs())} jobs")
+    told.append(f"digest of the prediction here {here['prediction'][:12]}, by jobs {there['prediction'][:12]}")
     until_empty(slow)
     assert not list((tmp_path / "results" / "slurm-logs").rglob("*.log"))
     # On this machine or on the cluster: it is the same run.

@@ -9,7 +9,7 @@ from typing import Any
 from unetpipe.arrays import open_volume
 from unetpipe.errors import UserError
 from unetpipe.files import read_json
-from unetpipe.grid import Shape, triple
+from unetpipe.grid import Region, Shape
 from unetpipe.handover import read_allocated
 from unetpipe.levels import LABEL_MAP
 from unetpipe.storage import is_remote, join
@@ -137,7 +137,7 @@ def _look_at(name: str, files: _Files, volume: VolumeFile) -> Shown:
 def _middle(volume: VolumeFile, prediction: Mapping[str, Any] | None) -> Shape:
     selection = (prediction or {}).get("selection") or {}
     spans = selection.get("region") or [(0, n) for n in volume.shape]
-    return triple([(a + b) // 2 for a, b in spans])
+    return Region.between(spans).middle
 
 
 def _image(files: _Files, volume: VolumeFile, problems: list[str]) -> list[Resolution]:
