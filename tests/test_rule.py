@@ -3,7 +3,10 @@
 import errno
 import importlib
 import inspect
+import os
 import re
+import signal
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -130,3 +133,25 @@ def test_how_jobs_end(
     for text in (capfd.readouterr().err, (tmp_path / "logs" / "try.log").read_text()):
         assert ("Traceback" in text) == traceback
         assert str(error) in text
+
+
+def test_sigterm_ends_a_function_once_and_in_order(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    cleaned = []
+
+    def given(*, first: Path, second: Path, third: int) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+            cleaned.append(True)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as caught:
+        rule.run(job(tmp_path), given)
+    assert caught.value.code == 143
+    assert cleaned == [True]
+    assert signal.getsignal(signal.SIGTERM) == before
+    for text in (capfd.readouterr().err, (tmp_path / "logs" / "try.log").read_text()):
+        assert "asked to end (SIGTERM)" in text
+        assert "Traceback" not in text

@@ -9,11 +9,13 @@ import errno
 import inspect
 import json
 import logging
+import signal
 import sys
 import time
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +35,14 @@ def run(job: Any, function: Callable[..., None]) -> None:
     """Call ``function`` for ``job``, the object ``snakemake`` of a script.
 
     A user's mistake ends the process with status 1 and its message, an interruption with status 130, the end of a
-    walltime with 143 where the function answers it (:class:`unetpipe.errors.StoppedError`); none of them shows a
-    traceback. The log file gets what the terminal gets.
+    walltime with 143 (:class:`unetpipe.errors.StoppedError`); none of them shows a traceback. The log file gets what
+    the terminal gets.
     """
     _set_up_log(Path(job.log[0]), f"{job.rule} {' '.join(job.wildcards)}".strip())
     begin = time.monotonic()
     try:
-        function(**bind(job, function))
+        with _ended_in_order():
+            function(**bind(job, function))
         log.info("done in %.1f s", time.monotonic() - begin)
     except UserError as error:
         log.error("%s", error)
@@ -66,6 +69,22 @@ def run(job: Any, function: Callable[..., None]) -> None:
         # The log file must hold it too: on a cluster it is all that there is.
         log.exception("this is a defect of unetpipe, not of your data or settings; please report it with this log")
         sys.exit(2)
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """SIGTERM ends the function like Ctrl-C does, unless it answers it by itself."""
+
+    def end(number: int, _frame: object) -> None:
+        # Once: what cleans up now must not be broken off.
+        signal.signal(number, signal.SIG_IGN)
+        raise StoppedError("asked to end (SIGTERM); what is finished is kept, and a rerun goes on from there", 143)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def bind(job: Any, function: Callable[..., None]) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from unetpipe import config
 from unetpipe.config.types import Loss
 from unetpipe.data.batches import Batch, Samples
 from unetpipe.data.focus import Focus
+from unetpipe.errors import StoppedError
 from unetpipe.files import digest, digest_of, read_json, write_bytes
 from unetpipe.nets.average import BATCHES, Average
 from unetpipe.nets.build import build
@@ -279,7 +280,7 @@ def _train(parts: _Parts, store: Callable[[], None]) -> None:
                     state.focus = {name: torch.from_numpy(kept) for name, kept in focus.state.items()}
                 store()
                 stored = state.step
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, StoppedError):
         log.warning("interrupted in step %d; a rerun with the same settings goes on from step %d", state.step, stored)
         raise
 

@@ -220,6 +220,10 @@ class Killed:
             os.killpg(self.process.pid, signal.SIGKILL)
         elif who == "driver":
             self.process.kill()
+        elif who == "everyone, in order":
+            os.killpg(self.process.pid, signal.SIGTERM)
+        elif who == "driver, in order":
+            self.process.terminate()
         else:
             children = psutil.Process(self.process.pid).children(recursive=True)
             random.choice([child for child in children if "spawn_main" in " ".join(child.cmdline())]).kill()
@@ -242,7 +246,7 @@ class Killed:
 
 
 @pytest.mark.usefixtures("small_shards")
-@pytest.mark.parametrize("who", ["everyone", "driver", "worker"])
+@pytest.mark.parametrize("who", ["everyone", "driver", "worker", "everyone, in order", "driver, in order"])
 def test_killed_amid_its_work_it_is_resumed_and_ends_in_the_same_bytes(
     who: str, finished: Path, make_volume: MakeVolume, tmp_path: Path
 ) -> None:
@@ -258,6 +262,10 @@ def test_killed_amid_its_work_it_is_resumed_and_ends_in_the_same_bytes(
         if run.process.poll() is None:
             os.killpg(run.process.pid, signal.SIGKILL)
     done = len(recorded(allocated))
+    if who.endswith("in order"):
+        assert status == 143, (tmp_path / "log").read_text()
+        assert "asked to end (SIGTERM)" in (tmp_path / "log").read_text()
+        assert "Traceback" not in (tmp_path / "log").read_text()
     if who == "worker":
         assert status == 0, (tmp_path / "log").read_text()
     else:

@@ -7,9 +7,11 @@ import os
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from unetpipe import pyramid as module
+from unetpipe.rule import run
 
 _SYNC = os.fsync
 
@@ -27,8 +29,16 @@ def main() -> None:
     # However few shards there are, processes make them.
     module._FEW, module._ENOUGH = 0, 1
     allocated = Path(sys.argv[1])
-    done = allocated.with_name("pyramid.json")
-    module.pyramid(allocated, [allocated.with_name("job-0.json")], done, workers=2, cores=2)
+    files = {
+        "allocated": allocated,
+        "predicted": [allocated.with_name("job-0.json")],
+        "pyramid": allocated.with_name("pyramid.json"),
+    }
+    job = SimpleNamespace(
+        rule="pyramid", wildcards=[], log=[allocated.with_name("pyramid.log")], input=files, output={},
+        params={"workers": 2}, threads=2,
+    )  # fmt: skip
+    run(job, module.pyramid)
 
 
 if __name__ == "__main__":
