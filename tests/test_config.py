@@ -356,6 +356,7 @@ def test_data_that_is_no_yaml_is_refused() -> None:
     [
         pytest.param(None, "no such file", id="missing"),
         pytest.param("a: [1", "must be YAML", id="broken"),
+        pytest.param("a: {b: 1}\nc: {b: 1, b: 2}", "'b' stands twice in one place(.|\n)*line 2", id="a key twice"),
         pytest.param("", "it is empty", id="empty"),
         pytest.param("- 1", "a list, not keys and values", id="list"),
     ],

@@ -54,18 +54,37 @@ def parse(data: Mapping[str, Any], source: str, further: Callable[[Settings], li
 
 
 def read(path: Path, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The content of a configuration file, with top-level keys replaced by ``overrides``."""
+    """The content of a configuration file, with top-level keys replaced by ``overrides``.
+
+    Raises
+    ------
+    UserError
+        If it cannot be read, is not YAML of keys and values, or has a key twice in one place.
+    """
     asked = f"the configuration {path} was to be read"
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.load(path.read_text(encoding="utf-8"), _Once)  # noqa: S506 – a SafeLoader
     except FileNotFoundError:
         raise UserError(asked, "there is no such file", "give the path of a file such as config/config.yaml") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(asked, str(error), "mend the file: it must be YAML") from None
+        raise UserError(asked, str(error), "mend the file: it must be YAML, with each key once in its place") from None
     if not isinstance(data, dict):
         found = "it is empty" if data is None else f"a {type(data).__name__}, not keys and values"
         raise UserError(asked, found, "start from config/config.yaml")
     return {**data, **(overrides or {})}
+
+
+class _Once(yaml.SafeLoader):
+    """YAML in which no key stands twice: of two volumes with one name, the first would go unseen."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
+        for i, (key, (where, _)) in enumerate(zip(keys, node.value, strict=True)):
+            if key in keys[:i]:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key!r} stands twice in one place", where.start_mark
+                )
+        return super().construct_mapping(node, deep=deep)
 
 
 def as_model(model: type[M], data: Mapping[str, Any]) -> tuple[M | None, list[Problem]]:

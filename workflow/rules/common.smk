@@ -14,6 +14,7 @@ from unetpipe.config import PHANTOM
 from unetpipe.data.sources import watched
 from unetpipe.errors import UserError
 from unetpipe.files import read_json
+from unetpipe.parse import read
 from unetpipe.storage import join
 
 # A module's `prefix` moves what Snakemake sees, but not the stores beside it.
@@ -24,6 +25,9 @@ if moved.prefix or moved.modifies_prefixes:
     )
 
 try:
+    for configfile in workflow.configfiles:
+        # Snakemake takes the last of two keys of one name.
+        read(Path(configfile))
     SETTINGS = check(config, ", ".join(map(str, workflow.configfiles)) or "--config")
 except UserError as error:
     raise WorkflowError(str(error)) from None
