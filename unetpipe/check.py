@@ -13,7 +13,7 @@ from typing import Any
 from unetpipe.combinations import mirror_problems, network_problems, region_problems, tile_problems
 from unetpipe.config import PHANTOM, Network, Problem, Settings
 from unetpipe.data.fit import Facts, misfits
-from unetpipe.data.sources import missing, open_source
+from unetpipe.data.sources import missing, open_labels, open_source
 from unetpipe.errors import UserError
 from unetpipe.grid import AXES, Geometry, Region
 from unetpipe.parse import parse
@@ -89,7 +89,8 @@ def _volume_problems(
     volume = settings.volumes[name]
     problems: list[Problem] = []
     image = _facts(settings, "image", volume.image, problems)
-    labels = None if volume.labels is None else _facts(settings, "labels", volume.labels, problems)
+    beside = None if image is None else (volume.image, image.shape[0])
+    labels = None if volume.labels is None else _facts(settings, "labels", volume.labels, problems, beside)
     problems += misfits(image, labels, volume.sections, volume.range, volume.annotated)
     if image is not None and geometry is not None:
         problems += _size_problems(image, geometry)
@@ -104,15 +105,20 @@ def _volume_problems(
     return problems
 
 
-def _facts(settings: Settings, key: str, address: str, problems: list[Problem]) -> Facts | None:
-    """Shape, type and voxel size of what lies at ``address``; None, and one more problem, if that cannot be told."""
+def _facts(
+    settings: Settings, key: str, address: str, problems: list[Problem], beside: tuple[str, int] | None = None
+) -> Facts | None:
+    """Shape, type and voxel size of what lies at ``address``; None, and one more problem, if that cannot be told.
+
+    ``beside``: of labels, where their image is, and how many sections it has.
+    """
     if address == PHANTOM:
         # Where its settings are missing, that is a problem already.
         return (
             None if settings.phantom is None else Facts(settings.phantom.shape, "uint8", settings.phantom.voxel_size_nm)
         )
     try:
-        with open_source(address) as source:
+        with open_source(address) if beside is None else open_labels(address, *beside) as source:
             return Facts.of(source)
     except UserError as error:
         problems.append((key, f"{address}: {error.found}; {error.repair}"))

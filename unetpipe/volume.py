@@ -40,7 +40,9 @@ class VolumeFile:
     """What ``volume.json`` says of a volume; all shapes are (z, y, x), and sections count from the first one used.
 
     ``image`` and ``labels`` are Zarr arrays; ``first_section`` is where this volume begins in the image's array (0
-    unless a Zarr is used in place). Labels are class indices, uint8, :data:`IGNORE` for none.
+    unless a Zarr is used in place). Labels are class indices, uint8, :data:`IGNORE` for none. ``instances``: the array
+    of the same shape with the numbers of the objects that they were made of, 0 for none; None for labels that are
+    classes.
     ``mean`` and ``std`` are those of each section, after clipping to ``range``; a missing section has std 0 in the
     data and stands in ``missing_sections``. ``extent``: what of the image is stored, where that is not all of it: the
     fields of :class:`unetpipe.extent.Extent`, the bits in a ``file`` (.npy).
@@ -63,6 +65,7 @@ class VolumeFile:
     extent: Mapping[str, Any] | None
     source: Mapping[str, Any]
     version: str
+    instances: str | None = None
 
     @classmethod
     def read(cls, path: Path) -> "VolumeFile":
@@ -104,7 +107,8 @@ class VolumeFile:
         """All of it that can change a voxel of a prediction."""
         data = asdict(self)
         # What is stored follows from the image, whose digest says so.
-        for key in ("name", "labels", "labels_digest", "extent", "source", "version", "voxel_size_nm", "origin_nm"):
+        unseen = ("name", "labels", "labels_digest", "instances", "extent", "source", "version")
+        for key in (*unseen, "voxel_size_nm", "origin_nm"):
             del data[key]
         return data
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from unetpipe.config import Instances as Settings
 from unetpipe.data.instances import Instances
+from unetpipe.data.weights import BorderTerm
 from unetpipe.volume import IGNORE
 
 CLASSES = ["inside", "other", "membrane"]
@@ -76,6 +77,18 @@ def test_a_number_that_the_type_cannot_hold_ignores_nothing() -> None:
 def test_0_can_be_ignored() -> None:
     labels = np.array([[0, 5, 5, 6]], np.int32)
     np.testing.assert_array_equal(rule(1, (0,)).encode(labels), [[IGNORE, INSIDE, MEMBRANE, MEMBRANE]])
+
+
+@pytest.mark.parametrize("reach", [1, 2])
+def test_what_parts_touching_objects_weighs_more(reach: int) -> None:
+    """The ridge lies within the reach of both: d1 + d2 is its width and 1, the same all across."""
+    ids = np.repeat(np.array([[1] * 20 + [2] * 20], np.uint8), 30, axis=0)
+    classes = rule(reach).encode(ids)
+    ridge = np.abs(np.arange(40) - 19.5) < reach
+    np.testing.assert_array_equal(classes, np.where(ridge, MEMBRANE, INSIDE) + np.zeros_like(ids))
+    term = BorderTerm(MEMBRANE, 10.0, 5.0).of(classes)
+    np.testing.assert_allclose(term[:, ridge], 10 * np.exp(-((2 * reach + 1) ** 2) / 50), rtol=1e-6)
+    assert not term[:, ~ridge].any()
 
 
 def test_labels_stay_as_they_are() -> None:

@@ -9,22 +9,28 @@ from unetpipe.combinations import region_problems
 from unetpipe.config import Annotation
 from unetpipe.data.annotation import box_of
 from unetpipe.data.sources import Source
-from unetpipe.data.sources.contract import VoxelSize
+from unetpipe.data.sources.contract import VoxelSize, some
+from unetpipe.data.sources.series import SeriesLabels
 from unetpipe.grid import Shape
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Shape (z, y, x), type and voxel size (z, y, x) of a volume; the last is None where it is not told."""
+    """Shape (z, y, x), type and voxel size (z, y, x) of a volume; the last is None where it is not told.
+
+    ``labelled``: the sections that labels are there for; None for all.
+    """
 
     shape: Shape
     dtype: str
     voxel_size_nm: VoxelSize | None
+    labelled: tuple[int, ...] | None = None
 
     @classmethod
     def of(cls, source: Source) -> "Facts":
         """Those of an open source."""
-        return cls(source.shape, str(source.dtype), source.voxel_size_nm)
+        labelled = source.labelled_sections if isinstance(source, SeriesLabels) else None
+        return cls(source.shape, str(source.dtype), source.voxel_size_nm, labelled)
 
 
 def misfits(
@@ -68,6 +74,8 @@ def misfits(
         found.append(
             ("labels", f"have the shape {labels.shape} (z, y, x), the image has {image.shape}; they must be the same")
         )
+    if labels is not None and labels.labelled is not None:
+        found += _unlabelled(labels.labelled, sections or (0, labels.shape[0]), annotated or ())
     return found
 
 
@@ -82,3 +90,18 @@ def _beyond(annotated: Sequence[Annotation], used: Shape) -> list[tuple[str, str
             # Of one without a voxel, that is said already.
             found += [(f"annotated.{number}", text) for text in region_problems(box, used)]
     return found
+
+
+def _unlabelled(
+    labelled: Sequence[int], sections: Sequence[int], annotated: Sequence[Annotation]
+) -> list[tuple[str, str]]:
+    """What is asked for of sections that labels are not there for."""
+    first, end = sections
+    there = some(map(str, labelled), 20)
+    if first < end and not any(first <= z < end for z in labelled):
+        return [("sections", f"[{first}, {end}) has no labels: they are there for the sections {there}")]
+    return [
+        (f"annotated.{number}", f"there are no labels for section {first + part}, but for {there}")
+        for number, part in enumerate(annotated)
+        if isinstance(part, int) and first + part not in labelled
+    ]

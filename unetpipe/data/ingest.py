@@ -27,7 +27,7 @@ from unetpipe.data.classes import Classes, UndeclaredError
 from unetpipe.data.fit import Facts, misfits
 from unetpipe.data.instances import Instances
 from unetpipe.data.slabs import Entry, Grey, Part, copy, open_record, sample
-from unetpipe.data.sources import Source, file_of, open_source
+from unetpipe.data.sources import Source, file_of, open_labels, open_source
 from unetpipe.data.sources.contract import VoxelSize, some
 from unetpipe.data.sources.in_place import InPlaceSource
 from unetpipe.errors import UserError
@@ -52,12 +52,13 @@ def ingest(
     annotated: Sequence[Annotation] | None = None,
     instances: config.Instances | None = None,
 ) -> None:
-    """Make ``volume.json`` of an image and its labels; beside it ``image.zarr`` and ``labels.zarr``.
+    """Make ``volume.json`` of an image and its labels; beside it ``image.zarr``, ``labels.zarr``, ``instances.zarr``.
 
     Parameters
     ----------
     image, labels:
-        Addresses as in the settings. A Zarr image is used in place and not copied; labels become class indices.
+        Addresses as in the settings. A Zarr image is used in place and not copied; labels become class indices. Where
+        they are the numbers of objects, these are kept as well, to score objects by.
     volume:
         ``volume.json``, written last: there is none while ingest has not ended.
     name:
@@ -83,13 +84,14 @@ def ingest(
         If a file cannot be read, image and labels do not go together, a label value was not declared, or there are
         labels and not one voxel is labelled.
     """
-    image_store, labels_store = volume.parent / "image.zarr", volume.parent / "labels.zarr"
+    everything = [volume.parent / f"{kind}.zarr" for kind in ("image", "labels", "instances")]
+    image_store, labels_store, objects_store = everything
     volume.unlink(missing_ok=True)
-    _refuse_own_stores([image, *([labels] if labels else [])], [image_store, labels_store])
+    _refuse_own_stores([image, *([labels] if labels else [])], everything)
     with ExitStack() as stack:
         use_threads(cores)
         grey = stack.enter_context(open_source(image, cores))
-        truth = stack.enter_context(open_source(labels, cores)) if labels else None
+        truth = stack.enter_context(open_labels(labels, image, grey.shape[0], cores)) if labels else None
         _refuse_misfits(name, grey, truth, sections, range, annotated)
         image_sections = grey.shape[0]
         first, end = sections or (0, image_sections)
@@ -103,7 +105,9 @@ def ingest(
 
         stores = {} if in_place else {image_store: str(grey.dtype)}
         stores |= {} if truth is None else {labels_store: "uint8"}
-        for store in {image_store, labels_store} - stores.keys():
+        if truth is not None and isinstance(rule, Instances):
+            stores[objects_store] = str(truth.dtype)
+        for store in set(everything) - stores.keys():
             # It was made with other settings, and volume.json will not speak of it.
             shutil.rmtree(store, ignore_errors=True)
         listing = grey.listing()
@@ -129,10 +133,14 @@ def ingest(
             image_digest = _digest(part, grey.dtype, entries)
         labels_digest, counts = None, None
         if truth is not None:
-            encode = _Encoder(truth.address, rule, labelled, first)
+            encode = _Encoder(truth, rule, labelled, first)
             encoded = copy(truth, part, labels_store, record, _Labelled, encode)
             labels_digest = _digest(part, np.dtype(np.uint8), encoded)
             counts = [count for entry in encoded for count in entry["labelled"]]
+            if isinstance(rule, Instances):
+                numbered = copy(truth, part, objects_store, record, _Nothing, _Numbers(truth, rule, labelled, first))
+                # Objects that are one in another way can have the same classes.
+                labels_digest = digest_of([labels_digest, _digest(part, truth.dtype, numbered)])
 
     mean = tuple(value for entry in entries for value in entry["mean"])
     std = tuple(value for entry in entries for value in entry["std"])
@@ -147,6 +155,7 @@ def ingest(
         name=name,
         image=address,
         labels=str(labels_store / LEVEL) if labels else None,
+        instances=str(objects_store / LEVEL) if objects_store in stores else None,
         shape=part.shape,
         first_section=first if in_place else 0,
         dtype=str(grey.dtype),
@@ -238,26 +247,59 @@ def _voxel_size(name: str, grey: Source, voxel_size_nm: Sequence[float] | None) 
 
 
 class _Encoder:
-    """Class indices of the labels at ``address``, of which the section ``first`` is the volume's 0."""
+    """Class indices of the labels ``truth``, of which the section ``first`` is the volume's 0."""
 
-    def __init__(self, address: str, rule: Classes | Instances, annotated: Annotated | None, first: int) -> None:
+    def __init__(self, truth: Source, rule: Classes | Instances, annotated: Annotated | None, first: int) -> None:
         self.reach = rule.reach
-        self._address, self._rule, self._annotated, self._first = address, rule, annotated, first
+        self._truth, self._rule, self._known = truth, rule, _Known(truth, annotated, first)
 
     def __call__(self, z: int, low: int, rows: NDArray[Any]) -> NDArray[Any]:
         """Those of the ``rows`` from ``low`` on of a section, given with its number in the labels."""
-        known = None
-        if self._annotated is not None:
-            known = self._annotated.known(z - self._first, low, low + len(rows))
         try:
-            return self._rule.encode(rows, known)
+            return self._rule.encode(rows, self._known(z, low, rows))
         except UndeclaredError as error:
             values = some(f"{value} ({count} voxels)" for value, count in error.counts.items())
             raise UserError(
-                f"the labels {self._address} were to be read, with the values {self._rule.description}",
+                f"the labels {self._truth.address} were to be read, with the values {self._rule.description}",
                 f"section {z} has label values that belong to no class: {values}",
                 "add them to a class in `classes` or in the volume's `label_values`, or to `ignore`",
             ) from None
+
+
+class _Numbers:
+    """Numbers of the objects in the labels ``truth``; 0 where nothing is known, too."""
+
+    reach = 0
+
+    def __init__(self, truth: Source, rule: Instances, annotated: Annotated | None, first: int) -> None:
+        self._rule, self._known = rule, _Known(truth, annotated, first)
+
+    def __call__(self, z: int, low: int, rows: NDArray[Any]) -> NDArray[Any]:
+        """Those of the ``rows`` from ``low`` on of a section, given with its number in the labels."""
+        return self._rule.objects(rows, self._known(z, low, rows))
+
+
+class _Known:
+    """The voxels that were labelled: (y, x) of rows of a section; None for all."""
+
+    def __init__(self, truth: Source, annotated: Annotated | None, first: int) -> None:
+        self._truth, self._annotated, self._first = truth, annotated, first
+
+    def __call__(self, z: int, low: int, rows: NDArray[Any]) -> NDArray[np.bool_] | None:
+        if not self._truth.labelled(z):
+            return np.zeros(rows.shape, bool)
+        return None if self._annotated is None else self._annotated.known(z - self._first, low, low + len(rows))
+
+
+class _Nothing:
+    """Nothing to record of a slab but its digest."""
+
+    def add(self, low: int, voxels: NDArray[Any]) -> None:
+        """Nothing to see."""
+
+    def entry(self) -> Entry:
+        """Nothing."""
+        return {}
 
 
 class _Labelled:

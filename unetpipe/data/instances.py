@@ -38,11 +38,7 @@ class Instances:
     def encode(self, labels: NDArray[Any], known: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
         """Class indices of a section of integer ``labels`` (y, x); ``known`` are those to look at, None for all."""
         limits = np.iinfo(labels.dtype)
-        ignored = np.zeros(labels.shape, bool) if known is None else ~known
-        for value in self._ignored:
-            # Others cannot occur in this type, and would make NumPy compare floating-point numbers.
-            if limits.min <= value <= limits.max:
-                ignored |= labels == labels.dtype.type(value)
+        ignored = self._ignored_in(labels, known)
         objects = (labels != _BACKGROUND) & ~ignored
         # The least and the largest number nearby; what is no object has no part in either.
         least = np.where(objects, labels, labels.dtype.type(limits.max))
@@ -53,6 +49,19 @@ class Instances:
         classes[objects & (least == largest)] = self._object
         classes[ignored] = IGNORE
         return classes
+
+    def objects(self, labels: NDArray[Any], known: NDArray[np.bool_] | None = None) -> NDArray[Any]:
+        """The same ``labels``, 0 where :meth:`encode` ignores them."""
+        return np.where(self._ignored_in(labels, known), labels.dtype.type(_BACKGROUND), labels)
+
+    def _ignored_in(self, labels: NDArray[Any], known: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+        limits = np.iinfo(labels.dtype)
+        ignored = np.zeros(labels.shape, bool) if known is None else ~known
+        for value in self._ignored:
+            # Others cannot occur in this type, and would make NumPy compare floating-point numbers.
+            if limits.min <= value <= limits.max:
+                ignored |= labels == labels.dtype.type(value)
+        return ignored
 
 
 def _over_neighbours(combine: np.ufunc, plane: NDArray[Any]) -> NDArray[Any]:

@@ -12,11 +12,12 @@ from pathlib import Path, PurePosixPath
 from unetpipe.data.sources.arrays import HDF5_SUFFIXES, Hdf5Source, NumpySource
 from unetpipe.data.sources.contract import Source, refusal, some
 from unetpipe.data.sources.folder import PNG_SUFFIX, FolderSource, PngSource, section_files
+from unetpipe.data.sources.series import SeriesLabels, is_series
 from unetpipe.data.sources.tiff import TIFF_SUFFIXES, TiffSource
 from unetpipe.errors import UserError
 from unetpipe.storage import LocalFolder, folder_at, is_remote
 
-__all__ = ["FORMS", "Source", "file_of", "missing", "open_source", "watched"]
+__all__ = ["FORMS", "Source", "file_of", "missing", "open_labels", "open_source", "watched"]
 
 IN_PLACE = "a Zarr, an N5 or a precomputed volume"
 
@@ -83,6 +84,18 @@ def open_source(address: str, threads: int = 1) -> Source:
     if suffix == ".npy":
         return NumpySource(address, path)
     raise refusal(address, f"a file of the kind {suffix or 'without a suffix'}", f"convert it: give {FORMS}")
+
+
+def open_labels(address: str, image: str, sections: int, threads: int = 1) -> Source:
+    """Open the labels at ``address`` of an image with so many ``sections``, as :func:`open_source` does.
+
+    Those of a series of frames (:class:`~unetpipe.data.sources.series.SeriesLabels`) have a file for some sections
+    alone.
+    """
+    folder = file_of(address)
+    if not is_remote(address) and folder.is_dir() and is_series(folder):
+        return SeriesLabels(address, folder, image, sections, threads)
+    return open_source(address, threads)
 
 
 def missing(asked: str, path: Path) -> UserError:

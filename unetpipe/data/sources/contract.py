@@ -94,6 +94,10 @@ class Source(ABC):
         """
         return self.read(first, end)[:, low:high]
 
+    def labelled(self, z: int) -> bool:  # noqa: ARG002 – of those that know
+        """Whether there are voxels for section ``z``; only labels of a series leave sections out."""
+        return True
+
     @abstractmethod
     def listing(self) -> str:
         """SHA-256 over metadata, names, sizes and times of the files: no pass over the voxels."""
