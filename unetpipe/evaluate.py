@@ -10,6 +10,7 @@ from unetpipe.allocate import read_plan
 from unetpipe.cluster import for_each
 from unetpipe.errors import UserError
 from unetpipe.files import read_json, write_json
+from unetpipe.metrics.seg import NOT_NUMBERED
 from unetpipe.metrics.streaming import Cut, Task, Totals, count
 from unetpipe.metrics.summary import summary
 from unetpipe.processes import connect
@@ -31,8 +32,9 @@ def evaluate(
     objects: str,
     settings: config.Evaluate,
     cores: int,
+    instances: str | None = None,
 ) -> None:
-    """Back the rule ``evaluate``: scores by voxel, threshold and segment, of the volume and each of its sections.
+    """Back the rule ``evaluate``: scores by voxel, threshold, segment and object, of the volume and of its sections.
 
     The memory of a worker grows with the voxels of a slab: the sections of a block of the prediction, whole ones where
     they have at most ``settings.largest_section`` voxels, rectangles else. The driver keeps what
@@ -58,6 +60,8 @@ def evaluate(
         The class whose components are the segments.
     cores:
         Worker processes.
+    instances:
+        The class of the objects that the labels number; None where they are classes.
 
     Raises
     ------
@@ -70,7 +74,11 @@ def evaluate(
     cut = Cut.of(read_plan(description), settings.largest_section, cores)
     probability = f"{description['probability']}/{description['array']}"
     index = classes.index(objects)
-    tasks = [Task(volume, probability, index, settings.baseline_sigma, cut, region, allocated) for region in cut.runs()]
+    without_objects = _without_objects(source, instances, objects)
+    tasks = [
+        Task(volume, probability, index, settings.baseline_sigma, cut, region, allocated, without_objects is None)
+        for region in cut.runs()
+    ]
     with connect(min(cores, len(tasks))) as client:
         runs = track(for_each(client, count, tasks), f"evaluate {source.name}", len(tasks), "runs of sections")
         totals = Totals.of(runs, cut, len(classes))
@@ -80,7 +88,7 @@ def evaluate(
         "role": role,
         "shape": list(source.shape),
         "sections": source.shape[0],
-        **summary(source, totals, classes, objects, settings, chosen_on),
+        **summary(source, totals, classes, objects, settings, chosen_on, without_objects),
         "version": unetpipe.__version__,
         "digests": {
             "image": source.image_digest,
@@ -107,6 +115,15 @@ def _check(source: VolumeFile, description: dict[str, Any], classes: list[str]) 
         )
 
 
+def _without_objects(source: VolumeFile, instances: str | None, objects: str) -> str | None:
+    """Why objects are not compared one by one; None if they are."""
+    if source.instances is None:
+        return NOT_NUMBERED
+    if instances != objects:
+        return f"The labels number objects of the class {instances}, and the segments are those of {objects}."
+    return None
+
+
 def _tell(result: dict[str, Any]) -> None:
     """The most important scores, and why some are missing, for the log."""
     name = result["volume"]
@@ -115,6 +132,8 @@ def _tell(result: dict[str, Any]) -> None:
         name,
         *map(_rounded, (result["mean_iou"], result["baseline"]["mean_iou"], result["v_rand"], result["v_info"])),
     )
+    if result["seg"] is not None:
+        log.info("%s: SEG %.4f over %d objects", name, result["seg"], result["instances"]["objects"])
     if left_out := result["left_out"]:
         log.info("%s: neither labelled nor predicted, and not in the means: %s", name, ", ".join(left_out))
     if reason := result["segments"]["left_out"]:

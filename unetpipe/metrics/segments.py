@@ -14,12 +14,13 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unetpipe.grid import Shape, triple
-from unetpipe.metrics import partitions
+from unetpipe.metrics import partitions, seg
 from unetpipe.metrics.components import (
     MOST,
     THRESHOLDS,
@@ -34,6 +35,7 @@ from unetpipe.metrics.components import (
     merged,
 )
 from unetpipe.metrics.partitions import Overlaps
+from unetpipe.volume import IGNORE
 
 Scores = dict[str, float | None]
 
@@ -47,12 +49,13 @@ class Counts:
 
     ``masks`` are the fragments of the truth and of each threshold, in this order. ``overlaps`` has for each threshold
     (3, n) int32: fragment of the truth, predicted fragment or 0, voxels. ``faces`` are the open faces of each mask;
-    None if sections lie in this block as a whole.
+    None if sections lie in this block as a whole. ``objects``: of a truth that numbers its objects; None of others.
     """
 
     masks: tuple[Fragments, ...]
     overlaps: tuple[Numbers, ...]
     faces: tuple[dict[tuple[int, int], Face], ...] | None
+    objects: seg.Objects | None = None
 
     @property
     def sections(self) -> int:
@@ -61,11 +64,17 @@ class Counts:
 
 
 def count(
-    truth: NDArray[np.uint8], probability: NDArray[np.uint8], objects: int, *, below: bool, open_faces: bool
+    truth: NDArray[np.uint8],
+    probability: NDArray[np.uint8],
+    objects: int,
+    *,
+    below: bool,
+    open_faces: bool,
+    instances: NDArray[Any] | None = None,
 ) -> Counts:
     """Count the overlaps of fragments in one block, and find what links them to each other and beyond.
 
-    Needs about 13 bytes for each voxel beside the two arrays.
+    Needs about 13 bytes for each voxel beside the arrays, and 4 more with ``instances``.
 
     Parameters
     ----------
@@ -77,6 +86,8 @@ def count(
         Whether the first section is the last one of the block below, there for the links alone.
     open_faces:
         Whether sections go on in other blocks along y or x.
+    instances:
+        (z, y, x), numbers of objects in the block's own sections, 0 for none; None for a truth without them.
 
     Raises
     ------
@@ -90,16 +101,20 @@ def count(
     own = slice(int(below), None)
     true_labels, counts = labelled(truth == objects)
     masks = [fragments(true_labels, counts, below=below)]
-    pairs = []
+    pairs, of_objects = [], []
+    numbered = None if instances is None else seg.truth_of(instances, truth[own] != IGNORE)
     open_ = [faces(true_labels[own], masks[_TRUTH].starts)] if open_faces else []
     for threshold in THRESHOLDS:
         labels, counts = labelled(above(probability, threshold))
         found = fragments(labels, counts, below=below)
         pairs.append(_pairs(true_labels[own], masks[_TRUTH].starts, labels[own], found.starts))
         masks.append(found)
+        if numbered is not None:
+            of_objects.append(_pairs(numbered.voxels, np.zeros_like(found.starts), labels[own], found.starts))
         if open_faces:
             open_.append(faces(labels[own], found.starts))
-    return Counts(tuple(masks), tuple(pairs), tuple(open_) if open_faces else None)
+    told = None if numbered is None else seg.Objects(numbered.sections, numbered.numbers, tuple(of_objects))
+    return Counts(tuple(masks), tuple(pairs), tuple(open_) if open_faces else None, told)
 
 
 class Segments:
@@ -171,6 +186,7 @@ class Segments:
         blocks = self._blocks.values()
         arrays = [array for block in blocks for m in block.masks for array in (m.starts, m.bodies, m.below)]
         arrays += [pairs for block in blocks for pairs in block.overlaps]
+        arrays += [pairs for block in blocks if block.objects is not None for pairs in block.objects.overlaps]
         arrays += [links for masks in self._links.values() for links in masks]
         arrays += [
             array for waiting in self._waiting.values() for face in waiting for array in (face.ends, face.fragments)
@@ -229,6 +245,34 @@ class Segments:
             partitions.scores(self._found(truth, self._segments(blocks, 1 + threshold, through=True), threshold))
             for threshold in range(len(THRESHOLDS))
         ]
+
+    def objects(self) -> list[list[seg.Scores]]:
+        """Scores of the truth's numbered objects: for each threshold those of each section.
+
+        Raises
+        ------
+        ValueError
+            If a block is missing, or came without ``instances``.
+        """
+        self._check()
+        result = [[np.zeros(0) for _ in range(self._sections)] for _ in THRESHOLDS]
+        for first, blocks in self._slabs():
+            there = [block for index in blocks if (block := self._blocks[index].objects) is not None]
+            if len(there) < len(blocks):
+                raise ValueError("a block came without the numbers of its objects")
+            section, numbers = seg.renumbered(there)
+            sections = self._blocks[blocks[0]].sections
+            ends = np.searchsorted(section, np.arange(1, sections))
+            for threshold, scored in enumerate(result):
+                predicted = self._segments(blocks, 1 + threshold)
+                found = partitions.summed(
+                    [
+                        partitions.renumbered(Overlaps(*block.overlaps[threshold]), mine, predicted[index])
+                        for index, block, mine in zip(blocks, there, numbers, strict=True)
+                    ]
+                )
+                scored[first : first + sections] = np.split(seg.scores(found, len(section)), ends)
+        return result
 
     def _meet(self, place: tuple[Shape, int], masks: list[Face], *, beyond: bool) -> None:
         """Link the fragments on both sides of the face between two blocks, if those of the other side came before."""

@@ -22,7 +22,7 @@ from unetpipe.files import read_json
 from unetpipe.grid import Plan, Region, Shape
 from unetpipe.metrics import baseline, confusion, segments, thinned, thresholds
 from unetpipe.selection import Selection, read_extent
-from unetpipe.volume import IGNORE, Image, VolumeFile, read_labels
+from unetpipe.volume import IGNORE, Image, VolumeFile, read_labels, read_mirrored
 
 _AT_ONCE = 1 << 24
 """Voxels whose components are labelled at once, unless a single section has more."""
@@ -91,7 +91,8 @@ class Task:
     """All that a worker must know of one run; small, since it travels for each.
 
     ``probability`` is the address of the array; ``objects`` the class whose components are the segments; ``sigma``
-    that of the baseline. ``allocated`` tells which blocks were predicted; None for all.
+    that of the baseline. ``allocated`` tells which blocks were predicted; None for all. ``instances``: whether
+    objects that the labels number are compared.
     """
 
     volume: Path
@@ -101,6 +102,7 @@ class Task:
     cut: Cut
     region: Region
     allocated: Path | None = None
+    instances: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,7 @@ def count(task: Task) -> Counts:
     below = _section_below(place, region, task.objects)
     for slab in cut.parts(region, cut.slab[0]):
         truth = place.truth(slab)
+        numbers = place.numbers(slab) if task.instances else None
         probability = np.asarray(place.probability[(slice(None), *slab.slices)])
         classes = len(probability)
         blurred = baseline.blurred(place.image, slab, task.sigma)
@@ -144,7 +147,14 @@ def count(task: Task) -> Counts:
             labels, certainty = truth[here], probability[task.objects, here]
             if below is not None:
                 labels, certainty = np.concatenate([below[0], labels]), np.concatenate([below[1], certainty])
-            counts = segments.count(labels, certainty, task.objects, below=below is not None, open_faces=not cut.whole)
+            counts = segments.count(
+                labels,
+                certainty,
+                task.objects,
+                below=below is not None,
+                open_faces=not cut.whole,
+                instances=None if numbers is None else numbers[here],
+            )
             pieces.append((cut.index(piece), piece.start[0], counts))
             below = labels[-1:], certainty[-1:]
     return Counts(region.start[0], np.stack(tables), histograms, grey, pieces, scores)
@@ -189,6 +199,7 @@ class _Place:
 
     image: Image
     labels: Array
+    instances: Array | None
     probability: Array
     selection: Selection | None
     extent: Extent | None
@@ -202,6 +213,11 @@ class _Place:
             labels[~self.extent.voxels(region)] = IGNORE
         return labels
 
+    def numbers(self, region: Region) -> NDArray[Any]:
+        """Numbers of the objects in ``region``."""
+        assert self.instances is not None  # noqa: S101 – they are asked for where they are
+        return read_mirrored(self.instances, region, self.image.volume.shape, 0, complete=True)
+
 
 @functools.lru_cache(maxsize=1)
 def _open(volume: Path, probability: str, allocated: Path | None) -> _Place:
@@ -212,7 +228,9 @@ def _open(volume: Path, probability: str, allocated: Path | None) -> _Place:
         chosen = Selection.read(description)
         selection = chosen if chosen.is_part else None
         extent = read_extent(description, source)
-    return _Place(Image(source), open_array(str(source.labels)), open_array(probability), selection, extent)
+    instances = None if source.instances is None else open_array(source.instances)
+    labels = open_array(str(source.labels))
+    return _Place(Image(source), labels, instances, open_array(probability), selection, extent)
 
 
 def _section_below(place: _Place, region: Region, objects: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from unetpipe import config
 from unetpipe.errors import UserError
-from unetpipe.metrics import baseline, confusion, partitions, thresholds
+from unetpipe.metrics import baseline, confusion, partitions, seg, thresholds
 from unetpipe.metrics.components import THRESHOLDS
 from unetpipe.metrics.streaming import Scores, Totals
 from unetpipe.volume import VolumeFile
@@ -21,6 +21,7 @@ def summary(
     objects: str,
     settings: config.Evaluate,
     validation: Mapping[str, Mapping[str, Any]],
+    without_objects: str | None = seg.NOT_NUMBERED,
 ) -> dict[str, Any]:
     """All scores of a volume.
 
@@ -32,6 +33,8 @@ def summary(
         Names in the order of the channels, and the class whose components are the segments.
     validation:
         Scores of the validation volumes by name, to choose the threshold of the segments; empty for none.
+    without_objects:
+        Why objects that the labels number are not compared; None if they are.
     """
     table = totals.tables.sum(axis=0)
     scores = confusion.summary(table, classes)
@@ -47,10 +50,15 @@ def summary(
             if kind is not None:
                 kind["at_validation"] = {measure: values[at] for measure, values in kind["curve"].items()}
     shown = _shown(kinds, chosen)
+    numbered = totals.segments.objects() if without_objects is None else None
+    by_object = seg.summary(numbered, without_objects, validation)
+    at = by_object["instances"]["shown_at"]
+    by_section = None if numbered is None or at is None else numbered[THRESHOLDS.index(at)]
     return {
         **scores,
         "calibration_error": confusion.mean(values["calibration_error"] for values in scores["classes"].values()),
         **{measure: _at(kinds, measure, threshold) for measure, threshold in shown.items()},
+        **by_object,
         "shown_at": {"thresholds": shown, "chosen_on": [] if chosen is None else chosen["volumes"]},
         "segments": {
             "objects": objects,
@@ -59,7 +67,11 @@ def summary(
             "validation": chosen,
             **kinds,
         },
-        "per_section": [_section(z, source, totals, classes, shown) for z in range(source.shape[0])],
+        "per_section": [
+            _section(z, source, totals, classes, shown)
+            | {"seg": None if by_section is None else seg.mean(by_section[z : z + 1])}
+            for z in range(source.shape[0])
+        ],
         "baseline": baseline.summary(totals.grey, classes, settings.baseline_sigma),
         "one_class": baseline.one_class(table, classes) | _one_segment(totals),
         "confusion": table.tolist(),

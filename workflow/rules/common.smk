@@ -103,6 +103,11 @@ def instances(wildcards):
     return plain(SETTINGS.instances) if SETTINGS.volumes[wildcards.volume].labels_are == "instances" else None
 
 
+def object_class(wildcards):
+    """The class of the objects that the labels of a volume number; None for labels that are classes."""
+    return SETTINGS.instances.object if instances(wildcards) else None
+
+
 def address(wildcards, kind):
     """Where the image or the labels of a volume are read from; None for none."""
     found = getattr(SETTINGS.volumes[wildcards.volume], kind)

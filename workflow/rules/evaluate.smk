@@ -27,6 +27,7 @@ rule evaluate:
         classes=list(SETTINGS.classes),
         objects=SETTINGS.evaluate.objects or list(SETTINGS.classes)[-1],
         settings=plain(SETTINGS.evaluate),
+        instances=object_class,
         version=__version__,
     script:
         "../scripts/evaluate.py"
