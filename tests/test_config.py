@@ -131,6 +131,8 @@ def test_the_example_of_the_readme_can_be_used() -> None:
                      id="one class for instances"),
         pytest.param("instances", {"boundary": "membrane", "object": "inside", "ignore": [2**64]}, "instances.ignore.0",
                      "less than", id="number that no type holds"),
+        pytest.param("evaluate.compared_with", "dic-hela", "evaluate.compared_with", "has labels that are instances",
+                     id="nothing to compare"),
         pytest.param("augment.class_weights", {"cell": 2.0}, "augment.class_weights.cell", "none of the classes",
                      id="weight of no class"),
         pytest.param("augment.class_weights", {"inside": 0.0}, "augment.class_weights.inside", "greater than 0",

@@ -243,6 +243,21 @@ def test_the_threshold_of_the_validation_volumes(tmp_path: Path) -> None:
     np.testing.assert_array_equal(stored(found), in_memory(probability > 0.7 * 255))
 
 
+@pytest.mark.parametrize(
+    ("method", "expected"), [pytest.param("components_2d", 0.3, id="2D"), pytest.param("components", 0.7, id="3D")]
+)
+def test_objects_of_sections_are_those_that_scored_best_one_by_one(
+    tmp_path: Path, method: str, expected: float
+) -> None:
+    paths = finished(blobs(SHAPE), tmp_path, (4, 16, 16))
+    scores = _scores(tmp_path / "w.json", 6)
+    by_object = {"objects": 5, "curve": [0.1, 0.2, 0.9, 0.4, 0.3, 0.2, 0.2, 0.1, 0.0]}
+    write_json(scores, json.loads(scores.read_text()) | {"instances": by_object})
+    with in_this_process():
+        found = numbered(*paths, method=method, threshold="validation", validation=[scores])
+    assert (found["threshold"], found["threshold_chosen_on"]) == (expected, ["w"])
+
+
 def test_no_threshold_to_be_had(tmp_path: Path) -> None:
     paths = finished(blobs(SHAPE), tmp_path, (4, 16, 16))
     with pytest.raises(UserError, match=r"set segment\.threshold to a number"):

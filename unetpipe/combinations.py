@@ -41,6 +41,12 @@ def combinations(settings: Settings) -> list[Problem]:
     objects = settings.evaluate.objects
     if objects is not None and objects not in settings.classes:
         problems.append(("evaluate.objects", f"{objects!r} is none of the classes {', '.join(settings.classes)}"))
+    if settings.evaluate.compared_with is not None and not any(
+        volume.labels_are == "instances" and volume.role in ("validate", "test") for volume in settings.volumes.values()
+    ):
+        problems.append(
+            ("evaluate.compared_with", "asks for SEG, and no volume to validate or test has labels that are instances")
+        )
     problems += _segment_problems(settings)
     problems += _spreading_problems(settings)
     if settings.predict.batch is not None and settings.predict.batch > settings.engine.max_batch:

@@ -30,7 +30,7 @@ from unetpipe.files import digest_of, read_json, write_json
 from unetpipe.grid import Shape, triple
 from unetpipe.handover import prediction_digest, read_allocated
 from unetpipe.metrics.components import merged
-from unetpipe.metrics.summary import choose_threshold
+from unetpipe.metrics.summary import threshold_to_number
 from unetpipe.processes import connect
 from unetpipe.progress import Record, record_beside
 from unetpipe.progress_bar import track
@@ -219,7 +219,8 @@ def _threshold(
     """The threshold, and the volumes that it was chosen on; None where it was given."""
     if settings.threshold != "validation":
         return settings.threshold, None
-    chosen = choose_threshold({score["volume"]: score for score in map(read_json, validation)}, objects)
+    scores = {score["volume"]: score for score in map(read_json, validation)}
+    chosen = threshold_to_number(scores, objects, sections=settings.method == "components_2d")
     if chosen is None:
         raise UserError(
             f"the objects of {name} were to be numbered, at the threshold chosen on the volumes to validate",

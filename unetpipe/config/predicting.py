@@ -106,6 +106,11 @@ class Evaluate(Model):
         description="voxels of the largest section that is scored as a whole: thinned scores and the warping error "
         "need that; larger sections are cut, and go without them",
     )
+    compared_with: Literal["phc-u373", "dic-hela"] | None = Field(
+        None,
+        description="the series of the Cell Tracking Challenge that the volumes are: the report puts what others "
+        "reached on it (Ronneberger et al. 2015, table 2) beside the SEG of this run",
+    )
 
 
 class Segment(Model):

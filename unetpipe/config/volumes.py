@@ -52,13 +52,20 @@ class Volume(Model):
         "`FOLDER/KEY` is a coarser level, for a network that learnt from such voxels. `phantom` for the synthetic "
         "volume. `{data_dir}` is replaced by `data_dir`.",
     )
-    labels: str | None = Field(None, description="likewise; of the same shape as the image")
+    labels: str | None = Field(
+        None,
+        description="likewise; of the same shape as the image. In a folder of the Cell Tracking Challenge, such as "
+        "`01_GT/SEG` with files `man_segNNN.tif`, numbers stand for the frames `tNNN.tif` of the image, and frames "
+        "without a file are not annotated",
+    )
     sections: Span | None = Field(
         None,
         description="[first, end): the sections to use, counted from 0, without `end`; all where left out",
     )
     voxel_size_nm: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = Field(
-        None, description="edge lengths of a voxel in nm, (z, y, x), where the file does not tell or is wrong"
+        None,
+        description="edge lengths of a voxel in nm, (z, y, x), where the file does not tell or is wrong. z of a "
+        "series of frames is no length: if it is much larger than y and x, coarser levels are no means over time",
     )
     range: tuple[float, float] | None = Field(
         None,

@@ -127,6 +127,17 @@ def choose_threshold(validation: Mapping[str, Mapping[str, Any]], objects: str) 
     return {"threshold": THRESHOLDS[sums.index(max(sums))], "volumes": list(kinds)}
 
 
+def threshold_to_number(
+    validation: Mapping[str, Mapping[str, Any]], objects: str, *, sections: bool
+) -> dict[str, Any] | None:
+    """The threshold at which objects get numbers: as :func:`choose_threshold` has it.
+
+    But where objects are those of single ``sections``, and labels number them: the one with the best SEG.
+    """
+    chosen = choose_threshold(validation, objects)
+    return (seg.choose_threshold(validation) if sections else None) or chosen
+
+
 def _shown(kinds: Mapping[str, Mapping[str, Any] | None], chosen: Mapping[str, Any] | None) -> dict[str, float | None]:
     """The thresholds of the thinned scores that stand for the volume: that from validation, or the best of each.
 

@@ -10,7 +10,7 @@ import yaml
 from markupsafe import Markup
 
 from unetpipe.files import write_bytes, write_json
-from unetpipe.report import environment, explorer, inspection, pictures, tables
+from unetpipe.report import challenge, environment, explorer, inspection, pictures, tables
 from unetpipe.report.collect import Run, collect, throughput
 from unetpipe.report.drawings import Drawings
 from unetpipe.report.facts import facts as facts_of
@@ -146,6 +146,7 @@ def render(
         verdict=find(run),
         drawings=drawings,
         tables=tables,
+        challenge=challenge,
         inspection=inspection,
         gallery=crops,
         wrong=worst("wrong", run.scores),

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from unetpipe.metrics.seg import NOT_NUMBERED
+
 MOST_SECTIONS = 200
 """Sections that the table of a volume lists."""
 
@@ -92,6 +94,11 @@ def of_segments(score: Score) -> list[tuple[str, bool, list[Cell]]]:
             ]
             rows.append((part, True, cells))
     return rows
+
+
+def with_objects(scores: Mapping[str, Score]) -> dict[str, Score]:
+    """Those of the volumes whose labels number objects, by name; also of one that has none of them to score."""
+    return {name: score for name, score in scores.items() if score["instances"]["left_out"] != NOT_NUMBERED}
 
 
 def of_sections(score: Score) -> tuple[Sequence[Mapping[str, Any]], int]:
