@@ -30,7 +30,6 @@ from unetpipe.files import digest_of, read_json, write_json
 from unetpipe.grid import Shape, triple
 from unetpipe.handover import prediction_digest, read_allocated
 from unetpipe.metrics.components import merged
-from unetpipe.metrics.summary import threshold_to_number
 from unetpipe.processes import connect
 from unetpipe.progress import Record, record_beside
 from unetpipe.progress_bar import track
@@ -52,6 +51,7 @@ from unetpipe.segmentation.pieces import (
     touch,
     write,
 )
+from unetpipe.segmentation.thresholds import beside_seeds, threshold_of
 from unetpipe.selection import Selection
 from unetpipe.storage import Folder, folder_at
 from unetpipe.storage import join as address_of
@@ -110,8 +110,8 @@ def segment(
     """
     source, description = VolumeFile.read(volume), read_allocated(allocated)
     _check(source, description, classes)
-    threshold, chosen_on = _threshold(source.name, settings, validation, objects)
-    beside = _beside_seeds(source.name, settings, threshold)
+    threshold, chosen_on = threshold_of(source.name, settings, validation, objects)
+    beside = beside_seeds(source.name, settings, threshold)
     cut = Cut.of(read_plan(description), Selection.read(description))
     probability = address_of(description["probability"], description["array"])
     _refuse_lost_shards(source.name, folder_at(probability), cut)
@@ -211,36 +211,6 @@ def _refuse_lost_shards(name: str, predicted: Folder, cut: Cut) -> None:
             f"{len(lost)} shards of {predicted} are gone, {predicted.where(lost[0])} among them",
             "let `unetpipe fsck --repair` compute again what is gone, and run snakemake again",
         )
-
-
-def _threshold(
-    name: str, settings: config.Segment, validation: list[Path], objects: str
-) -> tuple[float, list[str] | None]:
-    """The threshold, and the volumes that it was chosen on; None where it was given."""
-    if settings.threshold != "validation":
-        return settings.threshold, None
-    scores = {score["volume"]: score for score in map(read_json, validation)}
-    chosen = threshold_to_number(scores, objects, sections=settings.method == "components_2d")
-    if chosen is None:
-        raise UserError(
-            f"the objects of {name} were to be numbered, at the threshold chosen on the volumes to validate",
-            "none of their sections has a labelled object",
-            "set segment.threshold to a number",
-        )
-    return chosen["threshold"], chosen["volumes"]
-
-
-def _beside_seeds(name: str, settings: config.Segment, threshold: float) -> int | None:
-    """The largest byte of a voxel that is in no seed; None without a watershed."""
-    if settings.method != "watershed":
-        return None
-    if settings.seeds < threshold:
-        raise UserError(
-            f"the objects of {name} were to grow from seeds",
-            f"the threshold is {threshold}, and that of the seeds {settings.seeds}: below it",
-            "set segment.seeds to more, or segment.threshold to less",
-        )
-    return brightest_below(settings.seeds)
 
 
 def _make_room(made: Folder, fragments: Folder, cut: Cut, source: VolumeFile, *, keep: bool) -> None:
