@@ -4,6 +4,7 @@
 """
 
 import difflib
+import inspect
 import json
 import sys
 import types
@@ -46,8 +47,9 @@ _ABLATION = """
 # Settings of an ablation
 
 `snakemake --snakefile workflow/ablation.smk --configfile FILE` runs each variant on each dataset with each seed, and
-puts them beside each other in results/<ablation>/report.html. `ablation.yaml` is the one that `make ablation` takes. A
-run lies in results/<ablation>-<dataset>-<variant>-<seed>. More variants or seeds, or other ones, run what is new alone.
+puts them beside each other in `results/<ablation>/report.html`. `ablation.yaml` is the one that `make ablation` takes.
+A run lies in `results/<ablation>-<dataset>-<variant>-<seed>`. More variants or seeds, or other ones, run what is new
+alone.
 """
 
 
@@ -79,7 +81,8 @@ def _inner_models(annotation: Any) -> Iterator[type[BaseModel]]:
 
 def _section(model: type[BaseModel], prefix: str) -> str:
     title = f"`{prefix.rstrip('.')}`" if prefix else "At the top"
-    lines = [f"\n## {title}\n\n{(model.__doc__ or '').strip()}\n\n| setting | type | default | |\n|---|---|---|---|\n"]
+    told = inspect.cleandoc(model.__doc__ or "")
+    lines = [f"\n## {title}\n\n{told}\n\n| setting | type | default | |\n|---|---|---|---|\n"]
     for name, field in model.model_fields.items():
         description = "see below" if field.description is None else " ".join(field.description.split())
         cells = (f"`{name}`", _type(field.annotation), _default(field), description)

@@ -32,7 +32,7 @@ class Variant(Model):
 class Ablation(Model):
     """Settings of `snakemake --snakefile workflow/ablation.smk`: every variant, on every dataset, with each seed."""
 
-    ablation: Name = Field(description="the report is results/<ablation>/report.html")
+    ablation: Name = Field(description="the report is `results/<ablation>/report.html`")
     data_dir: str | None = Field(
         None, description="replaces `{data_dir}` in addresses; without it, datasets that need it are left out"
     )

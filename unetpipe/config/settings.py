@@ -15,7 +15,7 @@ from unetpipe.config.volumes import Instances, Phantom, Volume
 class Settings(Model):
     """All settings of a run."""
 
-    run: Name = Field(description="results lie in results/<run>")
+    run: Name = Field(description="results lie in `results/<run>`")
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(1, description="the one seed of samples, weights and order")
     data_dir: str | None = Field(None, description="replaces `{data_dir}` in addresses")
     cores: Positive | None = Field(
