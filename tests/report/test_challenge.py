@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from pages import Tables
+from pages_of_html import faults
 
 from unetpipe.files import read_json, write_json
 from unetpipe.metrics.components import THRESHOLDS
@@ -52,6 +53,7 @@ def page(run: dict[str, Any], series: str | None) -> tuple[Tables, str]:
     run["settings"]["evaluate"]["compared_with"] = series
     report(**run)
     text = run["report"].read_text(encoding="utf-8")
+    assert faults(text) == []
     return Tables(text), text
 
 

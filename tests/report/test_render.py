@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pages_of_html import faults
 
 from unetpipe.files import read_json, write_json
 from unetpipe.report.render import report
@@ -61,7 +62,9 @@ def complete(make_run: MakeRun) -> dict[str, Any]:
 
 def made(run: dict[str, Any]) -> Page:
     report(**run)
-    return Page(run["report"])
+    page = Page(run["report"])
+    assert faults(page.source) == []
+    return page
 
 
 def test_everything_that_a_reader_needs_is_there(shared: tuple[dict[str, Any], Page]) -> None:

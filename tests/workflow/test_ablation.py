@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from pages_of_html import faults
 from running import ROOT, SMALL
 
 from unetpipe.status import status
@@ -58,6 +59,7 @@ def test_variants_stand_beside_each_other(tmp_path: Path) -> None:
     assert "multiply-adds" in page
     assert "&lt;Phantom&gt;" in page
     assert "<Phantom>" not in page
+    assert faults(page) == []
     told = status(tmp_path / "results" / "few", time.time())
     assert all(sentence in told for sentence in found["conclusions"])
     assert "report.html" in told

@@ -26,7 +26,7 @@ PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of those of :data:`PACKAGES` that are installed; none is imported."""
+    """Versions of Python and of those of ``PACKAGES`` that are installed; none is imported."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
