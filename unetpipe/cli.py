@@ -21,12 +21,8 @@ from unetpipe.status import status
 from unetpipe.viewer.address import PORT
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; gives the exit status: 0, or 1 after a user's mistake.
-
-    That of ``fsck`` is 1 where damage is left, and that of ``reproduce`` where the runs differ, so there a user's
-    mistake gives 2.
-    """
+def parser() -> argparse.ArgumentParser:
+    """What reads the command line; of what it reads, ``command`` is called, and ``mistake`` is a mistake's status."""
     parser = argparse.ArgumentParser(prog="unetpipe", description=unetpipe.__doc__.splitlines()[0])
     parser.add_argument("--version", action="version", version=unetpipe.__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -96,8 +92,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     packer.add_argument("--license", required=True, metavar="SPDX", help="of the package, such as CC-BY-4.0")
     packer.add_argument("--name", help="of the model (default: that of the run)")
     packer.set_defaults(command=_package, mistake=1)
+    return parser
 
-    chosen = parser.parse_args(arguments)
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; gives the exit status: 0, or 1 after a user's mistake.
+
+    That of ``fsck`` is 1 where damage is left, and that of ``reproduce`` where the runs differ, so there a user's
+    mistake gives 2.
+    """
+    chosen = parser().parse_args(arguments)
     try:
         code: int = chosen.command(chosen)
     except UserError as error:

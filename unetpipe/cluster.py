@@ -137,7 +137,7 @@ def try_each(
         When it is asked for, no new item is begun, and only those are waited for that can be expected to be done by
         the deadline; the results end then.
     without_seconds:
-        How long to wait for a process while there is none; :data:`_NO_WORKER_SECONDS` where None.
+        How long to wait for a process while there is none; ``_NO_WORKER_SECONDS`` where None.
 
     Raises
     ------

@@ -59,9 +59,9 @@ _ORGANELLES = (
 class Phantom:
     """A synthetic volume.
 
-    ``image`` and ``labels`` are (z, y, x) uint8, the labels with the values of :data:`LABEL_VALUES`. The section
-    ``missing`` of the image is :data:`MISSING_VALUE` throughout; the section ``fold`` has a dark fold. The labels show
-    the anatomy there as everywhere.
+    ``image`` and ``labels`` are (z, y, x) uint8, the labels with the values of
+    :data:`~unetpipe.data.tissue.LABEL_VALUES`. The section ``missing`` of the image is :data:`MISSING_VALUE`
+    throughout; the section ``fold`` has a dark fold. The labels show the anatomy there as everywhere.
     """
 
     image: NDArray[np.uint8]

@@ -5,12 +5,12 @@ volume add up to the table of the whole, so scores are exact however the volume 
 counted as true positives (TP), false positives (FP) and false negatives (FN), see for example Taha and Hanbury 2015
 (doi:10.1186/s12880-015-0068-x, section 3.1.1):
 
-=========  ======================  ==========================
-IoU        TP / (TP + FP + FN)     the Jaccard index
-Dice       2 TP / (2 TP + FP + FN) the F1 score
+=========  =======================  =================
+IoU        TP / (TP + FP + FN)      the Jaccard index
+Dice       2 TP / (2 TP + FP + FN)  the F1 score
 precision  TP / (TP + FP)
 recall     TP / (TP + FN)
-=========  ======================  ==========================
+=========  =======================  =================
 
 Where the divisor is 0, there is nothing to score and the score is None, never NaN: a class that is neither in the
 truth nor in the prediction has no IoU, and is left out of means.

@@ -9,8 +9,9 @@ v_rand                 2 S_n / (S_a + S_b)                        with S_x the s
 v_rand_split, _merge   S_n / S_a, S_n / S_b                       suffers where a segment is split, or two are merged
 v_info                 2 I(S; T) / (H(S) + H(T))                  S the prediction, T the truth
 v_info_split, _merge   I(S; T) / H(S), I(S; T) / H(T)
-rand_error             share of the pairs of distinct voxels that are in one segment in one partition alone
-adapted_rand_error     1 - F, the F1 score of the pairs of distinct voxels that are in one segment
+rand_error             pairs in one segment of one partition      a share of the pairs of distinct voxels
+                       alone
+adapted_rand_error     1 - F                                      F the F1 score of the pairs in one segment
 voi                    H(S | T) + H(T | S)                        variation of information, in bits
 voi_split, _merge      H(S | T), H(T | S)                         in bits
 =====================  =========================================  ==================================================
@@ -22,7 +23,7 @@ rand_error is 1 - the index of Rand 1971 (doi:10.1080/01621459.1971.10482356), a
 A ratio 0 / 0 compares two things that are both nothing, and is perfect: with one segment in the prediction alone,
 nothing is split. Where no voxel lies in a segment of the truth, there is nothing to score and every score is None.
 
-Counts are added as integers and ratios of them are rounded once; logarithms are added by :func:`math.fsum`, whose
+Counts are added as integers and ratios of them are rounded once; logarithms are added by ``math.fsum``, whose
 result does not depend on the order. So scores do not depend on the numbers that the segments bear, to the last digit.
 """
 

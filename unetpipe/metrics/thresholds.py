@@ -97,8 +97,8 @@ def calibration_error(histogram: Histogram) -> float | None:
     """Expected calibration error of one class; None if no voxel is scored.
 
     With n_v the scored voxels of value v and m_v those among them that are of the class, it is
-    sum_v n_v / N |m_v / n_v - v / 255|: how far, in the mean over all voxels, the share of the class differs from the
-    probability that was given (Naeini et al. 2015, doi:10.1609/aaai.v29i1.9602; Guo et al. 2017, arXiv:1706.04599,
+    ``sum_v n_v / N |m_v / n_v - v / 255|``: how far, in the mean over all voxels, the share of the class differs from
+    the probability that was given (Naeini et al. 2015, doi:10.1609/aaai.v29i1.9602; Guo et al. 2017, arXiv:1706.04599,
     equation 3). Two things differ from these papers: the bins are the 256 values, so that within a bin all
     probabilities are equal, and the error is class-wise, of the probability of this class in all voxels instead of
     that of the predicted class (Nixon et al. 2019, arXiv:1904.01685, whose static calibration error is the mean of

@@ -11,10 +11,10 @@ the voxel has no other edge yet. So a voxel belongs where its steepest ascent en
 That can be followed piece by piece. What is left are these basins, and of the edges between two of them the first one;
 their number grows with seeds and maxima, and the forest of basins gives that of voxels.
 
-```
+::
+
   piece A        | piece B             A: the ascent from a leaves the piece: an exit, the label of all that leads to it
    ...  a -> a --|-> b -> b -> seed    B: b is on the face, and has the label of the seed
-```
 """
 
 from dataclasses import dataclass
