@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 PYTEST := pytest -n $(CORES) --dist loadfile --no-loadscope-reorder --max-worker-restart 0 --durations 40
 DATA_DIR ?= $(UNETPIPE_ISBI_DIR)
 
-.PHONY: demo test test-long test-slurm ablation crash crash-s3 check bench bench-full minutes schema picture clean
+.PHONY: demo test test-long test-slurm ablation crash crash-s3 check docs bench bench-full minutes schema picture clean
 
 demo: $(VENV)/installed  ## the whole workflow on a synthetic volume
 	$(BIN)/snakemake --cores $(CORES) --rerun-incomplete
@@ -20,7 +20,7 @@ demo: $(VENV)/installed  ## the whole workflow on a synthetic volume
 test: $(VENV)/installed-test  ## all tests but the long ones; what cannot run here is skipped with its reason
 	$(BIN)/python -m $(PYTEST) -m "not long and not slurm"
 
-test-long: $(VENV)/installed-test  ## the long ones: every network in every engine, runs in 2.5D and 3D, an ablation, the benchmarks
+test-long: $(VENV)/installed-test $(VENV)/installed-docs  ## the long ones: every network in every engine, runs in 2.5D and 3D, an ablation, the benchmarks, the documentation
 	$(BIN)/python -m $(PYTEST) -m long
 
 test-slurm: $(VENV)/installed-slurm  ## the workflow on SLURM, which it installs and starts: needs root, and a machine that is part of no cluster
@@ -44,6 +44,9 @@ check: $(VENV)/installed-test $(VENV)/installed-check  ## formatting, lint, type
 	$(BIN)/snakemake --lint
 	$(BIN)/snakemake --lint --snakefile workflow/ablation.smk
 	$(BIN)/python -m unetpipe.reference --check
+
+docs: $(VENV)/installed-docs  ## the documentation as a site, in site/: open site/index.html
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env --doctree-dir .sphinx docs site
 
 schema: $(VENV)/installed  ## the files that are generated from the settings
 	$(BIN)/python -m unetpipe.reference
@@ -83,6 +86,10 @@ $(VENV)/installed-slurm: $(VENV)/installed-test
 $(VENV)/installed-peers: $(VENV)/installed-test
 	$(PIP) --editable '.[test,peers]'
 	$(PIP) --no-deps nnunetv2 dynamic-network-architectures
+	touch $@
+
+$(VENV)/installed-docs: $(VENV)/installed
+	$(PIP) --editable '.[docs,s3]'
 	touch $@
 
 $(VENV)/installed-check: $(VENV)/installed
