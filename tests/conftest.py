@@ -29,6 +29,8 @@ LONG = [
     "workflow/test_dimensions.py",
     "workflow/test_ablation.py",
     "workflow/test_segment.py",
+    "docs/test_commands.py",
+    "docs/test_site.py",
     "test_crash.py",
     "test_faults.py",
     "test_predict.py",
