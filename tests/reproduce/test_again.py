@@ -11,6 +11,7 @@ import zarr
 
 from unetpipe.cli import main
 from unetpipe.errors import UserError
+from unetpipe.reproduce.again import _predicted as predicted
 from unetpipe.reproduce.again import differing, moved, reproduce
 from unetpipe.reproduce.recorded import Input, altered, read_report
 
@@ -64,6 +65,49 @@ def test_inputs_that_are_gone_are_named_before_anything_is_made(report: dict[str
     with pytest.raises(UserError, match=r"volumes\.test\.image.*a\.tif"):
         reproduce(path, folder, None, 1, print)
     assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, "volumes"),
+        ({"volumes": []}, "volumes"),
+        ({"volumes": {"train": None}}, r"volumes\.train"),
+        ({"train": "long"}, "train"),
+        ({"run": "a/../../outside"}, "run: "),
+    ],
+    ids=["none", "no volumes", "an empty one", "text", "a run elsewhere"],
+)
+def test_settings_that_are_none_are_refused_before_anything_is_made(
+    settings: dict[str, Any], said: str, report: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report["settings"] = settings and report["settings"] | settings
+    report["run"] = settings.get("run", report["run"])
+    path = written(tmp_path, report)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(UserError, match=rf"(?s)cannot be used.*\n +{said}"):
+        reproduce(path, None, None, 1, print)
+    assert {each.name for each in tmp_path.iterdir()} == {"here", "results"}
+    assert not any((tmp_path / "here").iterdir())
+
+
+def test_the_folder_has_the_name_that_the_settings_give(
+    report: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # That of the report is nothing but text.
+    with_images(tmp_path)
+    path = written(tmp_path, report | {"run": "a/../../outside"})
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+    def refuse(*_: object) -> None:
+        raise UserError("asked", "found", "repair")
+
+    monkeypatch.setattr("unetpipe.reproduce.again._run", refuse)
+    with pytest.raises(UserError, match="asked"):
+        reproduce(path, None, None, 1, print)
+    assert [each.name for each in (tmp_path / "here").iterdir()] == ["reproduced-small"]
 
 
 def test_inputs_that_are_not_those_of_the_settings_are_refused(report: dict[str, Any], tmp_path: Path) -> None:
@@ -164,3 +208,17 @@ def test_voxels_are_compared_whatever_their_shards(tmp_path: Path) -> None:
     assert differing(a, c) == 1
     assert differing(a, str(tmp_path / "d")) is None
     assert differing(None, a) is None
+    torn = next(path for path in (tmp_path / "b" / "c").rglob("*") if path.is_file())
+    torn.write_bytes(torn.read_bytes()[:20])
+    assert differing(a, b) is None
+
+
+@pytest.mark.parametrize("content", [None, "{}", "[]", '"text"', '{"probability": '])
+def test_a_file_that_tells_where_a_prediction_is_may_be_damaged(content: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "results" / "small" / "predictions" / "v" / "allocated.json"
+    path.parent.mkdir(parents=True)
+    if content is not None:
+        path.write_text(content)
+    assert predicted(tmp_path / "results" / "small", "v") is None
+    path.write_text('{"probability": "results/small/p.zarr", "array": "0"}')
+    assert predicted(tmp_path / "results" / "small", "v") == str(tmp_path / "results" / "small" / "p.zarr" / "0")

@@ -60,6 +60,14 @@ def test_each_step_is_looked_at(path: list[str], value: Any, name: str, report: 
     assert str(found).endswith(f"differs first: {name}")
 
 
+@pytest.mark.parametrize(("kind", "name"), [("predictions", "prediction"), ("segments", "objects")])
+def test_what_was_not_made_again_differs(kind: str, name: str, report: dict[str, Any]) -> None:
+    found = compared(report, change(report, ["digests", kind], {}))
+    assert found.first is not None
+    assert found.first.name == f"{name} of test"
+    assert "is absent" in found.first.told
+
+
 def test_what_comes_first_in_the_chain_is_named(report: dict[str, Any]) -> None:
     now = change(change(report, ["scores", "test", "mean_iou"], 0.7), ["digests", "checkpoint"], "0" * 64)
     found = compared(report, now)

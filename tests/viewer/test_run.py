@@ -159,6 +159,27 @@ def test_what_is_gone_is_told_and_the_rest_is_shown(made: Made, tmp_path: Path) 
     assert str(run / "volumes" / "v" / "image.zarr") in volumes["v"].problems[0]
 
 
+@pytest.mark.parametrize(
+    "content", ["{}", "[]", '{"segments": "a"}', '{"segments": '], ids=["empty", "list", "half", "cut"]
+)
+def test_a_damaged_file_of_objects_costs_these_alone(content: str, made: Made, tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    shutil.copytree(made.run, run)
+    (run / "segments" / "v" / "segments.json").write_text(content)
+    _, volumes = look(run)
+    assert list(volumes["v"].layers) == ["image", "probability", "classes", "truth"]
+    assert "segments.json was to be read" in volumes["v"].problems[0]
+
+
+def test_names_of_classes_that_are_damaged_are_told(made: Made, tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    shutil.copytree(made.run / "volumes", run / "volumes")
+    (run / "model").mkdir()
+    (run / "model" / "model.json").write_text("{}")
+    with pytest.raises(UserError, match=r"model\.json was to be read\n.*damaged.*'classes'"):
+        look(run)
+
+
 def test_a_region_that_was_predicted_ahead_is_shown_beside_its_volume(
     made: Made, make_volume: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -57,6 +57,8 @@ def test_layers_are_asked_from_where_the_browser_is(served: Served) -> None:
         "/at/v/9/0/0", "/at/v/0/200/0", "/at/v/0/0/230", "/at/w/0/0/0", "/at/v/-1/0/0", "/at/v/0/0", "/v/w/",
         "/data/w/image/info", "/data/v/grey/info", "/data/v/image/2/0-64_0-64_0-8", "/data/v/image/0/1-65_0-64_0-8",
         "/data/v/image/0/0-999999_0-999999_0-9", "/data/v/image/0/230-230_0-128_0-9", "/data", "/events/w",
+        pytest.param(f"/at/v/0/0/{'1' * 5000}", id="a place of 5000 digits"), "/at/v/0/0/%D9%A1",
+        pytest.param(f"/data/v/image/{'1' * 5000}/0-64_0-64_0-8", id="a level of 5000 digits"),
     ],
 )  # fmt: skip
 def test_what_is_not_there_is_said_so(path: str, served: Served) -> None:

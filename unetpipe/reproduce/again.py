@@ -14,11 +14,12 @@ import numpy as np
 import yaml
 
 import unetpipe
-from unetpipe.arrays import Array, open_array
+from unetpipe.arrays import ERRORS, Array, open_array
 from unetpipe.check import check
 from unetpipe.config import PHANTOM
 from unetpipe.errors import UserError
 from unetpipe.files import read_json
+from unetpipe.parse import parse
 from unetpipe.reproduce.compare import Comparison, compare
 from unetpipe.reproduce.recorded import NAME, Report, altered, read_report
 from unetpipe.storage import is_remote, join
@@ -56,7 +57,9 @@ def reproduce(report: Path, folder: Path | None, data: Path | None, cores: int, 
     """
     path, recorded = read_report(report)
     asked = f"the run of {path} was to be made again"
-    folder = Path(f"reproduced-{recorded.run}") if folder is None else folder
+    # Before anything is made of them: the file may be anybody's.
+    run = parse(recorded.settings, str(path)).run
+    folder = Path(f"reproduced-{run}") if folder is None else folder
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(asked, f"{folder} is there already", "give a folder that is new: --folder DIR")
     settings = moved(recorded.settings, (_base(path) if data is None else data).absolute())
@@ -75,10 +78,10 @@ def reproduce(report: Path, folder: Path | None, data: Path | None, cores: int, 
     configuration.write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), encoding="utf-8")
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile), "--directory", str(folder)]
     command += ["--cores", str(cores), "--configfile", str(configuration.absolute())]
-    results = folder / RESULTS / asked_for.run
+    results = folder / RESULTS / run
 
     say(f"in {folder}: its inputs first")
-    volumes = {name: f"{RESULTS}/{asked_for.run}/volumes/{name}/volume.json" for name in recorded.inputs}
+    volumes = {name: f"{RESULTS}/{run}/volumes/{name}/volume.json" for name in recorded.inputs}
     _run(asked, [*command, "--", *volumes.values()])
     changed = altered(recorded.inputs, {name: read_json(folder / path) for name, path in volumes.items()})
     if changed:
@@ -175,29 +178,27 @@ def _run(asked: str, command: list[str]) -> None:
 
 
 def _predicted(results: Path, volume: str) -> str | None:
-    """The address of the probabilities of a volume; None if they are gone."""
-    description = results / "predictions" / volume / "allocated.json"
-    if not description.exists():
-        return None
-    allocated = read_json(description)
-    return _seen_from(results, join(allocated["probability"], allocated["array"]))
+    """The address of the probabilities of a volume; None if they are gone, or nothing whole tells where they are."""
+    return _told_by(results, results / "predictions" / volume / "allocated.json", "probability")
 
 
 def _numbered(results: Path, volume: str) -> str | None:
-    """The address of the objects of a volume; None if they are gone."""
-    description = results / "segments" / volume / "segments.json"
-    if not description.exists():
+    """The address of the objects of a volume; None likewise."""
+    return _told_by(results, results / "segments" / volume / "segments.json", "segments")
+
+
+def _told_by(results: Path, description: Path, store: str) -> str | None:
+    try:
+        told = read_json(description)
+        address = join(told[store], told["array"])
+    except (FileNotFoundError, UserError, KeyError, TypeError, AttributeError):
+        # The run is made by now: what else is there is still compared.
         return None
-    made = read_json(description)
-    return _seen_from(results, join(made["segments"], made["array"]))
-
-
-def _seen_from(results: Path, address: str) -> str:
     return address if is_remote(address) else str(results.absolute().parent.parent / address)
 
 
 def differing(one: str | None, other: str | None) -> int | None:
-    """How many voxels of two arrays differ; None if one is not there. Memory is bounded."""
+    """How many voxels of two arrays differ; None if one is not there, or damaged. Memory is bounded."""
     if one is None or other is None:
         return None
     try:
@@ -206,7 +207,10 @@ def differing(one: str | None, other: str | None) -> int | None:
         return None
     if first.shape != second.shape:
         return max(math.prod(first.shape), math.prod(second.shape))
-    return sum(int((first[box] != second[box]).sum()) for box in _boxes(first))
+    try:
+        return sum(int((first[box] != second[box]).sum()) for box in _boxes(first))
+    except ERRORS:
+        return None
 
 
 def _boxes(array: Array) -> Iterator[tuple[slice, ...]]:

@@ -81,8 +81,11 @@ def _steps(was: Report, now: Report, predicted: Voxels, numbered: Voxels) -> Ite
             yield _digest(f"mask of {volume}", source.mask_digest, now.inputs[volume].mask_digest)
     cut_otherwise = set()
     for volume, prediction in was.digests.predictions.items():
-        again = now.digests.predictions[volume]
+        again = now.digests.predictions.get(volume)
         name = f"prediction of {volume}"
+        if again is None:
+            yield _digest(name, prediction.digest, None)
+            continue
         if prediction.digest == again.digest or _cut(prediction.plan) == _cut(again.plan):
             yield _digest(name, prediction.digest, again.digest)
             continue
@@ -93,7 +96,7 @@ def _steps(was: Report, now: Report, predicted: Voxels, numbered: Voxels) -> Ite
             f"blocks of {_size(again.plan['block'])} instead of {_size(prediction.plan['block'])}",
         )
     for volume, digest in was.digests.segments.items():
-        name, after = f"objects of {volume}", now.digests.segments[volume]
+        name, after = f"objects of {volume}", now.digests.segments.get(volume)
         if volume in cut_otherwise and digest != after:
             yield _counted(name, numbered(volume), "pieces of another size")
         else:

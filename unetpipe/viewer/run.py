@@ -95,13 +95,9 @@ class _Files:
         return address if is_remote(address) else str(self._base / address)
 
     @property
-    def segments(self) -> str | None:
-        """The address of the array of objects; None if there is none."""
-        description = self.folder / "segments" / self.name / "segments.json"
-        if not description.exists():
-            return None
-        made = read_json(description)
-        return join(made["segments"], made["array"])
+    def segments(self) -> Path:
+        """The file that tells where the objects are, if they were numbered."""
+        return self.folder / "segments" / self.name / "segments.json"
 
     @property
     def classes(self) -> list[str]:
@@ -110,8 +106,21 @@ class _Files:
             return list(self.prediction["classes"])
         model = self.folder / "model" / "model.json"
         if model.exists():
-            return list(read_json(model)["classes"])
+            return list(*_of_file(model, "classes"))
         return [f"class {index}" for index in range(_UNNAMED)]
+
+
+def _of_file(path: Path, *keys: str) -> list[Any]:
+    """What a file of the run says under ``keys``; UserError if it is damaged."""
+    data = read_json(path)
+    try:
+        return [data[key] for key in keys]
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} was to be read",
+            f"it is damaged, or that of another version ({error})",
+            "delete it and run snakemake again",
+        ) from None
 
 
 def _look_at(name: str, files: _Files, volume: VolumeFile) -> Shown:
@@ -121,8 +130,10 @@ def _look_at(name: str, files: _Files, volume: VolumeFile) -> Shown:
         parts["probability"] = partial(_predicted, files, volume, files.prediction, "")
         if files.prediction["labels"] and files.has_levels:
             parts["classes"] = partial(_predicted, files, volume, files.prediction, LABEL_MAP)
-    alone: dict[Kind, str | None] = {"truth": volume.labels, "segments": files.segments}
-    parts |= {kind: partial(_alone, files, volume, address) for kind, address in alone.items() if address is not None}
+    if volume.labels is not None:
+        parts["truth"] = partial(_alone, files, volume, volume.labels)
+    if files.segments.exists():
+        parts["segments"] = partial(_numbered, files, volume)
     layers: dict[Kind, Layer] = {}
     for kind, resolutions in parts.items():
         try:
@@ -150,6 +161,10 @@ def _image(files: _Files, volume: VolumeFile, problems: list[str]) -> list[Resol
 
 def _alone(files: _Files, volume: VolumeFile, address: str, first: int = 0) -> list[Resolution]:
     return thinned(open_volume(files.at(address)), volume.shape, volume.voxel_size_nm, first)
+
+
+def _numbered(files: _Files, volume: VolumeFile) -> list[Resolution]:
+    return _alone(files, volume, join(*_of_file(files.segments, "segments", "array")))
 
 
 def _predicted(files: _Files, volume: VolumeFile, prediction: Mapping[str, Any], group: str) -> list[Resolution]:

@@ -65,7 +65,9 @@ _HEADERS = {
 }
 
 _PART = r"([^/]+)"
-_BOX = r"(\d+)-(\d+)_(\d+)-(\d+)_(\d+)-(\d+)"
+# As many digits as the voxels of any axis have: Python refuses to read thousands.
+_NUMBER = r"([0-9]{1,15})"
+_BOX = "_".join([f"{_NUMBER}-{_NUMBER}"] * 3)
 
 
 def client_files() -> dict[str, Path]:
@@ -96,9 +98,9 @@ def application(name: str, volumes: Mapping[str, Shown]) -> Application:
         [
             (r"/", _Index),
             (r"/favicon.ico", _Icon),
-            (rf"/at/{_PART}/(\d+)/(\d+)/(\d+)", _Place),
+            (rf"/at/{_PART}/{_NUMBER}/{_NUMBER}/{_NUMBER}", _Place),
             (rf"/data/{_PART}/{_PART}/info", _Info),
-            (rf"/data/{_PART}/{_PART}/(\d+)/{_BOX}", _Chunk),
+            (rf"/data/{_PART}/{_PART}/{_NUMBER}/{_BOX}", _Chunk),
             (rf"/v/{_PART}/(.*)", _Client),
             (rf"/events/{_PART}", _Events),
         ],
