@@ -73,6 +73,11 @@ def test_figures_do_not_grow_with_the_volume(sections: int) -> None:
         assert len(base64.b64decode(drawing.picture.partition(",")[2])) < 120_000
 
 
+def test_one_section_is_a_whole_number() -> None:
+    for drawing in inspection.of(measured(1), {}).values():
+        assert "\N{MINUS SIGN}0.0" not in base64.b64decode(drawing.picture.partition(",")[2]).decode()
+
+
 def test_a_page_without_labels_leads_with_what_is_known(make_run: MakeRun) -> None:
     run = make_run({"rest": "predict"}, unlabelled=["rest"], trained=False, missing={"rest": [2]}, shape=(9, 72, 80))
     report(**run)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from pages_of_html import faults
 
+from unetpipe.errors import UserError
 from unetpipe.files import read_json, write_json
 from unetpipe.report.render import report
 from unetpipe.viewer.address import PORT
@@ -240,6 +241,17 @@ def test_a_page_is_replaced_whole(complete: dict[str, Any]) -> None:
         report(**complete)
     assert complete["report"].read_bytes() == first
     assert [path.name for path in complete["report"].parent.glob(".*")] == []
+
+
+@pytest.mark.parametrize(
+    "lacking", ["instances", "one_class", None], ids=["no objects", "no second baseline", "no scores"]
+)
+def test_scores_of_another_version_are_refused_in_words(lacking: str | None, complete: dict[str, Any]) -> None:
+    path = complete["scores"][0]
+    write_json(path, [] if lacking is None else {k: v for k, v in read_json(path).items() if k != lacking})
+    with pytest.raises(UserError, match=rf"(?s){re.escape(str(path))} were to be told.*without.*{lacking or 'volume'}"):
+        report(**complete)
+    assert not complete["report"].exists()
 
 
 def test_the_same_run_gives_the_same_page(complete: dict[str, Any]) -> None:

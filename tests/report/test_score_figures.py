@@ -225,6 +225,20 @@ def test_missing_sections_are_shaded(values: tuple[float | None, ...], missing: 
     assert "nan" not in picture
 
 
+def test_one_section_is_a_whole_number(axes: Callable[..., Axes]) -> None:
+    ticks = axes(score_figures.per_section, score((0.5,))).get_xticks()
+    assert all(tick == round(tick) for tick in ticks)
+
+
+def test_names_leave_room_for_what_is_drawn() -> None:
+    # Where there is none, Matplotlib warns, and that fails.
+    name = {part: part + 58 * "x" + "y" for part in "abcd"}
+    one = {"classes": {name[part]: {"iou": 0.5} for part in "cd"}, "mean_iou": 0.5, "baseline": {"mean_iou": 0.4}}
+    found = svg(score_figures.by_class({name["a"]: one, name["b"]: one}, {}))
+    for part in "abcd":
+        assert f">{part}xxxxxxxxxxxx…xxxxxxxxxxxy<" in found
+
+
 def test_a_figure_of_many_sections_is_small() -> None:
     random = np.random.default_rng(1)
     values = tuple(random.uniform(0.5, 1, 20_000).tolist())

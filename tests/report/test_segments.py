@@ -40,6 +40,7 @@ def test_the_page_tells_how_many_and_how_large(make_run: Callable[..., dict[str,
     assert "above 0.7 (chosen on validate); 42 of fewer than 50 voxels are left out." in text
     assert "54,321 voxels (number 7), 4,321 voxels (number 2), of 9,876,543 in all objects." in text
     assert "objects of test" in text
+    assert "in all objects. In <code>" in text.replace("\n", " ")
     assert "5e9" in text
     assert "&lt;b&gt;inside&lt;/b&gt;" in text
     assert "<b>inside" not in text

@@ -2,7 +2,7 @@
 
 import pytest
 
-from unetpipe.report.text import count_of, decimal, listed, plain, share, short
+from unetpipe.report.text import abbreviated, count_of, decimal, listed, plain, share, short
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,13 @@ from unetpipe.report.text import count_of, decimal, listed, plain, share, short
 )
 def test_short(value: float, text: str) -> None:
     assert short(value) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("membrane", "membrane"), ("volume-27", "volu…-27"), ("", "")], ids=["short", "long", "none"]
+)
+def test_a_long_name_keeps_its_ends(name: str, text: str) -> None:
+    assert abbreviated(name, 8) == text
 
 
 def test_digits() -> None:

@@ -8,11 +8,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from unetpipe.data.samples import SamplesFile
+from unetpipe.errors import UserError
 from unetpipe.files import read_json
 from unetpipe.volume import VolumeFile
 
 ROLES = ("test", "validate", "predict", "train")
 """Roles of volumes, those that matter most for the result first."""
+
+_OF_SCORES = (
+    *("volume", "role", "scored_voxels", "classes", "mean_iou", "v_rand", "v_info", "seg", "instances", "shown_at"),
+    *("segments", "per_section", "baseline", "one_class", "confusion", "histograms", "digests"),
+)
+"""What the page tells of the scores of a volume."""
 
 T = TypeVar("T")
 
@@ -100,7 +107,13 @@ def collect(
     segments: Iterable[Path] = (),
     quality: Iterable[Path] = (),
 ) -> Run:
-    """Read all files; KeyError or ValueError if one does not hold what its producer promises."""
+    """Read all files; KeyError or ValueError if one does not hold what its producer promises.
+
+    Raises
+    ------
+    UserError
+        If scores are those of another version, which has other ones.
+    """
     order = {role: number for number, role in enumerate(ROLES)}
 
     def by_role(items: Iterable[tuple[str, Any]]) -> dict[str, Any]:
@@ -114,7 +127,7 @@ def collect(
         name=name,
         settings=settings,
         volumes=by_role((volume.name, volume) for volume in map(VolumeFile.read, volumes)),
-        scores=by_role((score["volume"], score) for score in map(read_json, scores)),
+        scores=by_role((score["volume"], score) for score in map(_read_scores, scores)),
         allocated=by_role((plan["volume"], plan) for plan in map(read_json, allocated)),
         jobs=by_role(jobs.items()),
         pyramids=by_role((made["volume"], made) for made in map(read_json, pyramids)),
@@ -126,6 +139,19 @@ def collect(
         segments=by_role((found["volume"], found) for found in map(read_json, segments)),
         quality=by_role((found["volume"], found) for found in map(read_json, quality)),
     )
+
+
+def _read_scores(path: Path) -> Mapping[str, Any]:
+    score = read_json(path)
+    lacking = [key for key in _OF_SCORES if not isinstance(score, Mapping) or key not in score]
+    if lacking:
+        raise UserError(
+            f"the scores in {path} were to be told",
+            f"they are damaged, or another version made them: without {', '.join(lacking)}",
+            "delete the file and run snakemake again",
+        )
+    found: Mapping[str, Any] = score
+    return found
 
 
 def read_history(path: Path) -> History:

@@ -11,7 +11,10 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
+
+from unetpipe.report.text import abbreviated
 
 INK = "#010203"
 """Stands for the colour of text and axes, which depends on the reader's colour scheme."""
@@ -22,6 +25,9 @@ DASHED: Any = (0, (4, 3))
 DOTTED: Any = (0, (1, 2))
 _MOST_WITH_MARKERS = 60
 """Points of a curve that are still marked one by one."""
+
+MOST_SIGNS = 26
+"""Of a name in a figure: longer ones would leave no room for what is drawn."""
 
 MOST_POINTS = 400
 """Of a curve: more are not seen apart, and would make a page grow with its volume."""
@@ -89,11 +95,20 @@ def thinned(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.
 
 def legend(axes: Axes, *, below: bool = False) -> None:
     """Name the curves, unless there is one alone: where there is most room, or ``below`` where there is none."""
-    if len(axes.get_legend_handles_labels()[0]) > 1:
+    handles, labels = axes.get_legend_handles_labels()
+    if len(handles) > 1:
+        named = handles, [abbreviated(str(label), MOST_SIGNS) for label in labels]
         if below:
-            axes.figure.legend(loc="outside lower center", ncols=2, columnspacing=1.2)
+            axes.figure.legend(*named, loc="outside lower center", ncols=2, columnspacing=1.2)
         else:
-            axes.legend(loc="best")
+            axes.legend(*named, loc="best")
+
+
+def along_sections(axes: Axes) -> None:
+    """Mark the x axis with numbers of sections, be there one alone."""
+    axes.set_xlabel("section")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.margins(x=0.02)
 
 
 def drawn(draw: Callable[[Axes], None], description: str, height: float = 2.5) -> Drawing:

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 
 from unetpipe.data.sources.contract import some
 from unetpipe.quality.faults import LEAST, ratios
@@ -16,6 +15,7 @@ from unetpipe.report.drawing import (
     MOST_POINTS,
     SECOND,
     Drawing,
+    along_sections,
     drawn,
     legend,
     marker,
@@ -97,7 +97,7 @@ def _uncertainty(quality: Quality, sections: Any) -> Drawing:
             x, y = thinned(sections, numbers(quality["per_section"][key]))
             axes.plot(x, y, color=colour, label=label, marker=marker(x), markersize=2.5)
         _mark_faults(axes, quality)
-        axes.set(xlabel="section", ylabel="of the prediction", ylim=(0, None))
+        axes.set(ylabel="of the prediction", ylim=(0, None))
         _finish(axes)
 
     return drawn(draw, f"Entropy and uncertain voxels of each section of {quality['volume']}", height=2.9)
@@ -110,7 +110,7 @@ def _image(quality: Quality, sections: Any, compared: Mapping[str, Sequence[floa
             axes.plot(x, y, color=colour, label=name, marker=marker(x), markersize=2.5)
         axes.axhline(LEAST, color=INK, alpha=0.6, linewidth=1, linestyle=DASHED, label="below: told of")
         _mark_faults(axes, quality)
-        axes.set(xlabel="section", ylabel="to the median of the neighbours", ylim=(0, None))
+        axes.set(ylabel="to the median of the neighbours", ylim=(0, None))
         _finish(axes)
 
     return drawn(draw, f"Contrast and sharpness of each section of {quality['volume']}, as ratios", height=2.9)
@@ -125,7 +125,7 @@ def _shares(quality: Quality, sections: Any, colours: Mapping[str, str]) -> Draw
             x, y = thinned(sections, values)
             style: dict[str, Any] = {"color": colours.get(name, INK), "alpha": 1.0 if name in colours else 0.55}
             axes.plot(x, y, label=name, marker=marker(x), markersize=2.5, **style)
-        axes.set(xlabel="section", ylabel="share of the voxels", ylim=(0, 1.02))
+        axes.set(ylabel="share of the voxels", ylim=(0, 1.02))
         _finish(axes)
 
     return drawn(draw, f"Shares of the classes in each section of {quality['volume']}", height=2.9)
@@ -145,6 +145,5 @@ def _mark_faults(axes: Axes, quality: Quality) -> None:
 
 
 def _finish(axes: Axes) -> None:
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.margins(x=0.02)
+    along_sections(axes)
     legend(axes, below=True)

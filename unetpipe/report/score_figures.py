@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator, MultipleLocator
+from matplotlib.ticker import MultipleLocator
 from numpy.typing import NDArray
 
 from unetpipe.metrics import thresholds as metrics
@@ -15,14 +15,17 @@ from unetpipe.report.drawing import (
     FIRST,
     INK,
     MOST_POINTS,
+    MOST_SIGNS,
     SECOND,
     Drawing,
+    along_sections,
     drawn,
     legend,
     marker,
     numbers,
 )
 from unetpipe.report.tables import MOST_CLASSES
+from unetpipe.report.text import abbreviated
 
 _BINS = 10
 """Equal parts of the probabilities in the diagram of their reliability."""
@@ -72,7 +75,7 @@ def by_class(scores: Mapping[str, Score], colours: Mapping[str, str]) -> Drawing
             ("mean, blur + Otsu", "x", [score["baseline"]["mean_iou"] for score in scores.values()]),
         ):
             axes.plot(numbers(values), places, sign, color=INK, markersize=6, markerfacecolor="none", label=label)
-        axes.set_yticks(places, list(scores))
+        axes.set_yticks(places, [abbreviated(name, MOST_SIGNS) for name in scores])
         axes.invert_yaxis()
         axes.set(xlabel="IoU", xlim=(0, 1.02), ylim=(len(scores) - 0.5, -0.5))
         legend(axes, below=True)
@@ -121,9 +124,8 @@ def per_section(score: Score) -> Drawing:
                 linewidth=0,
                 label="missing section",
             )
-        axes.set(xlabel="section", ylabel="score" if both else "mean IoU", ylim=(0, 1.02))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.margins(x=0.02)
+        axes.set(ylabel="score" if both else "mean IoU", ylim=(0, 1.02))
+        along_sections(axes)
         legend(axes, below=True)
 
     kinds = "Mean IoU and V_rand" if both else "Mean IoU"
@@ -228,7 +230,11 @@ def over_thresholds(score: Score) -> Drawing:
             at = segments["validation"]["threshold"]
             axes.axvline(at, color=INK, alpha=0.6, linewidth=1, linestyle=DOTTED, label="chosen on validation")
         axes.xaxis.set_major_locator(MultipleLocator(0.1))
-        axes.set(xlabel=f"threshold of {segments['objects']}", ylabel="mean over sections", ylim=(None, 1.02))
+        axes.set(
+            xlabel=f"threshold of {abbreviated(segments['objects'], MOST_SIGNS)}",
+            ylabel="mean over sections",
+            ylim=(None, 1.02),
+        )
         legend(axes, below=True)
 
     kinds = "after thinning and as predicted" if segments["thinned"] is not None else "as predicted"

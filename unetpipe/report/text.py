@@ -27,6 +27,12 @@ def short(value: float) -> str:
     return f"{factor} × 10{str(int(power)).translate(_RAISED)}" if power else text
 
 
+def abbreviated(name: str, most: int) -> str:
+    """With at most ``most`` signs: of a longer name, what it begins and ends with."""
+    begin = most // 2
+    return name if len(name) <= most else f"{name[:begin]}…{name[begin + 1 - most :]}"
+
+
 def listed(names: list[str]) -> str:
     """Names as in a sentence: a, b and c."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
