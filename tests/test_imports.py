@@ -190,7 +190,7 @@ MAY_IMPORT = {
     },
     "status": {"progress", "report", "volume", "handover"},
     "preview": {"config", "combinations", "volume", "allocate", "predict", "pyramid", "handover", "viewer"},
-    "reproduce": {"arrays", "storage", "config", "check", "engines", "report"},
+    "reproduce": {"arrays", "storage", "config", "check", "parse", "engines", "report"},
     "cli": {
         *("ablation", "preview", "outlook", "config", "parse", "check", "status", "fsck", "repair"),
         *("viewer", "reproduce", "deploy"),

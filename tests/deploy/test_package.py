@@ -196,6 +196,30 @@ def test_what_is_missing_is_told(
     assert not (tmp_path / "out.zip").exists()
 
 
+@pytest.mark.parametrize(
+    ("file", "key"),
+    [("model/model.json", key) for key in ("classes", "opset", "network", "checkpoint_digest", "parameters")]
+    + [("scores/v.json", key) for key in ("volume", "role", "mean_iou", "classes")],
+)
+def test_files_of_another_version_are_refused(file: str, key: str, make_volume: MakeVolume, tmp_path: Path) -> None:
+    run = run_of(tmp_path, make_volume)
+    content = json.loads((run / file).read_text())
+    del content[key]
+    write_json(run / file, content)
+    with pytest.raises(UserError, match=rf"{file} was to be read\n.*{key}: field required"):
+        made(run, tmp_path)
+    assert not (tmp_path / "out.zip").exists()
+
+
+@pytest.mark.parametrize("file", ["model/model.json", "scores/v.json"])
+@pytest.mark.parametrize("content", ["[]", "null", '{"role": '])
+def test_damaged_files_are_refused(content: str, file: str, make_volume: MakeVolume, tmp_path: Path) -> None:
+    run = run_of(tmp_path, make_volume)
+    (run / file).write_text(content)
+    with pytest.raises(UserError, match=rf"{file} was to be read"):
+        made(run, tmp_path)
+
+
 def test_another_suffix_is_refused(make_volume: MakeVolume, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"does not end in \.zip"):
         package(tmp_path, tmp_path / "out.tar", authors=["A"], license="MIT", name=None)

@@ -9,22 +9,23 @@ import hashlib
 import io
 import logging
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import yaml
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import BaseModel, ValidationError
 
 import unetpipe
 from unetpipe.arrays import open_array
 from unetpipe.colours import colours
 from unetpipe.engines.onnx_file import IMAGE, PROBABILITY, read
-from unetpipe.errors import UserError
+from unetpipe.errors import UserError, faults
 from unetpipe.files import read_json, replacing
 from unetpipe.grid import AXES, Geometry, Region, triple
 from unetpipe.storage import is_remote
@@ -69,6 +70,29 @@ class Network:
         return self.geometry.dimensions == 3
 
 
+class _Model(BaseModel):
+    """What is told of ``model.json``."""
+
+    classes: list[str]
+    opset: int
+    network: dict[str, Any]
+    checkpoint_digest: str
+    parameters: int
+
+
+class _OfClass(BaseModel):
+    iou: float | None
+
+
+class _Score(BaseModel):
+    """What is told of the scores of a volume."""
+
+    volume: str
+    role: Literal["test", "validate", "predict", "train"]
+    mean_iou: float | None
+    classes: dict[str, _OfClass]
+
+
 def package(run: Path, out: Path, *, authors: Sequence[str], license: str, name: str | None) -> None:  # noqa: A002
     """Write the package of the network of a run.
 
@@ -97,8 +121,9 @@ def package(run: Path, out: Path, *, authors: Sequence[str], license: str, name:
     onnx, description = folder / "model" / "model.onnx", folder / "model" / "model.json"
     if not onnx.exists() or not description.exists():
         raise UserError(asked, f"there is no network in {onnx.parent}", "let snakemake train and export one")
-    network = Network(onnx, read(onnx)[1].geometry, read_json(description))
-    volume = _volume(asked, folder)
+    network = Network(onnx, read(onnx)[1].geometry, _checked(_Model, description))
+    scores = {path.stem: _checked(_Score, path) for path in sorted(folder.glob("scores/*.json"))}
+    volume = _volume(asked, folder, scores)
     image = _cut_out(volume, folder, network.geometry)
     probability = _answer(network, normalised(image, volume.range))
     checkpoint = folder / "model" / "checkpoint.safetensors"
@@ -107,7 +132,7 @@ def package(run: Path, out: Path, *, authors: Sequence[str], license: str, name:
         "test_input.npy": _npy(image),
         "test_output.npy": _npy(probability),
         "cover.png": _cover(image, probability),
-        "README.md": _readme(folder, network, volume).encode(),
+        "README.md": _readme(folder, network, volume, scores.values()).encode(),
         **({checkpoint.name: checkpoint.read_bytes()} if checkpoint.exists() else {}),
     }
     digests = {file: hashlib.sha256(data).hexdigest() for file, data in files.items()}
@@ -142,15 +167,29 @@ def normalised(image: NDArray[Any], grey_range: Sequence[float] | None) -> NDArr
     return found
 
 
-def _volume(asked: str, folder: Path) -> VolumeFile:
+def _checked(model: type[BaseModel], path: Path) -> dict[str, Any]:
+    """A file of the run, if it has what is told of it here."""
+    data: dict[str, Any] = read_json(path)
+    try:
+        model.model_validate(data)
+    except ValidationError as error:
+        raise UserError(
+            f"{path} was to be read",
+            f"it is damaged or that of another version; this is unetpipe {unetpipe.__version__} ({faults(error)})",
+            "delete it and run snakemake again",
+        ) from None
+    return data
+
+
+def _volume(asked: str, folder: Path, scores: Mapping[str, Mapping[str, Any]]) -> VolumeFile:
     """The one that the test is cut out of."""
     found = {path.parent.name: VolumeFile.read(path) for path in sorted(folder.glob("volumes/*/volume.json"))}
     if not found:
         raise UserError(
             asked, f"no volume in {folder / 'volumes'}", "let snakemake read one: the test is cut out of it"
         )
-    scored = {path.stem: read_json(path)["role"] for path in folder.glob("scores/*.json")}
-    return min(found.values(), key=lambda volume: _ROLES.index(scored.get(volume.name, "train")))
+    roles = {name: score["role"] for name, score in scores.items()}
+    return min(found.values(), key=lambda volume: _ROLES.index(roles.get(volume.name, "train")))
 
 
 def _cut_out(volume: VolumeFile, folder: Path, geometry: Geometry) -> NDArray[Any]:
@@ -294,7 +333,7 @@ def _cover(image: NDArray[Any], probability: NDArray[np.float32]) -> bytes:
     return file.getvalue()
 
 
-def _readme(folder: Path, network: Network, volume: VolumeFile) -> str:
+def _readme(folder: Path, network: Network, volume: VolumeFile, scores: Iterable[Mapping[str, Any]]) -> str:
     geometry, model = network.geometry, network.model
     axes = AXES if network.is_stack else AXES[1:]
     numbers = [AXES.index(axis) for axis in axes]
@@ -315,12 +354,11 @@ def _readme(folder: Path, network: Network, volume: VolumeFile) -> str:
         "nearer to its edge than the border is seen with the image mirrored there."
     )
     title = f"# {', '.join(model['classes'])} in electron microscopy"
-    return "\n\n".join([title, made, "## Input and output", rules, "## Validation", "\n".join(_scores(folder)), ""])
+    return "\n\n".join([title, made, "## Input and output", rules, "## Validation", "\n".join(_scores(scores)), ""])
 
 
-def _scores(folder: Path) -> list[str]:
+def _scores(scores: Iterable[Mapping[str, Any]]) -> list[str]:
     """Of the volumes that nothing was learnt from."""
-    scores = [read_json(path) for path in sorted(folder.glob("scores/*.json"))]
     lines = [
         f"- {score['volume']} ({score['role']}): mean IoU {score['mean_iou']:.3f} ("
         + ", ".join(
