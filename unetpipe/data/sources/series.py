@@ -128,12 +128,14 @@ def _by_number(address: str, files: Sequence[Path], pattern: re.Pattern[str], ex
         if match is None:
             raise refusal(
                 address,
-                f"{file.name} beside files that are named by their frame, such as {example}",
+                f"in {file.parent}, {file.name} beside files that are named by their frame, such as {example}",
                 "move it elsewhere, or name it likewise",
             )
         other = found.setdefault(int(match[1]), file)
         if other != file:
             raise refusal(
-                address, f"{other.name} and {file.name} are both of frame {int(match[1])}", "keep one of them"
+                address,
+                f"in {file.parent}, {other.name} and {file.name} are both of frame {int(match[1])}",
+                "keep one of them",
             )
     return found
