@@ -27,7 +27,8 @@ from unetpipe.cli import parser  # noqa: E402
 
 project = "unetpipe"
 version = release = unetpipe.__version__
-language = "en_GB"
+# That of en_GB lacks the words that the search counts its results in, and ends there.
+language = "en"
 
 extensions = ["myst_parser", "sphinx.ext.apidoc", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 
@@ -66,6 +67,8 @@ html_sidebars = {"**": ["manual.html"]}
 html_title = "unetpipe"
 html_copy_source = False
 html_show_copyright = False
+# A page that lies on the disk may not read another.
+html_show_search_summary = False
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_theme_options = {

@@ -96,3 +96,5 @@ def test_the_search_works_from_the_disk(site: Path, tmp_path: Path) -> None:
         capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
     assert re.search(r'<a href="died\.html[^"]*"', done.stdout), done.stdout[-3000:]
+    # An error on the way leaves it out.
+    assert re.search(r"found \d+ pages? matching", done.stdout), done.stdout[-3000:]
