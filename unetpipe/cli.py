@@ -90,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
     packer.add_argument("package", type=Path, help="the file to write, .zip")
     packer.add_argument("--author", action="append", required=True, metavar="NAME", help="may be given several times")
     packer.add_argument("--license", required=True, metavar="SPDX", help="of the package, such as CC-BY-4.0")
-    packer.add_argument("--name", help="of the model (default: that of the run)")
+    packer.add_argument("--name", help="of the model (default: that of the run, and unetpipe)")
     packer.set_defaults(command=_package, mistake=1)
     return parser
 

@@ -39,7 +39,8 @@ NETWORKS: dict[str, dict[str, Any]] = {
 
 def run_of(folder: Path, make_volume: MakeVolume, name: str = "2D", **changes: Any) -> Path:
     """The folder of a run with a network, and one volume to test."""
-    run = folder / "results" / "small"
+    # Shorter than the name of a model may be.
+    run = folder / "results" / "mine"
     (run / "model").mkdir(parents=True)
     model = onnx_unet.unet([4, 6, 8], **NETWORKS[name])
     (run / "model" / "model.onnx").write_bytes(model.SerializeToString())
@@ -218,6 +219,38 @@ def test_damaged_files_are_refused(content: str, file: str, make_volume: MakeVol
     (run / file).write_text(content)
     with pytest.raises(UserError, match=rf"{file} was to be read"):
         made(run, tmp_path)
+
+
+def test_it_is_called_by_the_run_or_as_asked(make_volume: MakeVolume, tmp_path: Path) -> None:
+    run = run_of(tmp_path, make_volume)
+    assert made(run, tmp_path)[0]["name"] == "mine (unetpipe)"
+    package(run, tmp_path / "out.zip", authors=["A. Name"], license="MIT", name="Membranes (EM)")
+    assert content(tmp_path / "out.zip")[0]["name"] == "Membranes (EM)"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "mine"}, "does not take the name 'mine'"),
+        ({"name": "a: <b>"}, "does not take the name 'a: <b>'"),
+        ({"name": "Zellwände"}, "does not take the name"),
+        ({"name": "x" * 129}, "5 to 128 letters"),
+        ({"authors": ["A. Name", "A/B"]}, "does not take the author 'A/B'"),
+        ({"authors": ["A\\B"]}, "does not take the author"),
+        ({"authors": [" "]}, "does not take the author ' '"),
+        ({"license": "as you like"}, "'as you like' is no licence"),
+        ({"license": ""}, "'' is no licence"),
+    ],
+    ids=str,
+)
+def test_words_that_the_format_does_not_take_are_refused(
+    changes: dict[str, Any], message: str, make_volume: MakeVolume, tmp_path: Path
+) -> None:
+    run = run_of(tmp_path, make_volume)
+    given: dict[str, Any] = {"authors": ["A. Name"], "license": "CC-BY-4.0", "name": None}
+    with pytest.raises(UserError, match=message):
+        package(run, tmp_path / "out.zip", **(given | changes))
+    assert not (tmp_path / "out.zip").exists()
 
 
 def test_another_suffix_is_refused(make_volume: MakeVolume, tmp_path: Path) -> None:

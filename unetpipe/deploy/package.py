@@ -8,6 +8,7 @@ the weights for PyTorch are attached as safetensors.
 import hashlib
 import io
 import logging
+import re
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,6 +47,9 @@ _TEST = (8, 64, 64)
 
 _RELATIVE, _ABSOLUTE = 1e-3, 1e-4
 """How far other libraries and processors may be off in the test."""
+
+_NAME, _LICENSE = re.compile(r"[A-Za-z0-9_+\- ()]{5,128}"), re.compile(r"[A-Za-z0-9.+-]+")
+"""What a model may be called, and the form of what SPDX calls licences."""
 
 _ROLES = ("test", "validate", "predict", "train")
 """Of the volume that the test is cut out of: the first that there is."""
@@ -107,17 +111,20 @@ def package(run: Path, out: Path, *, authors: Sequence[str], license: str, name:
     license:
         Of the package, as SPDX names it, such as CC-BY-4.0.
     name:
-        Of the model; that of the run where None.
+        Of the model; made of that of the run where None.
 
     Raises
     ------
     UserError
-        If the run has no trained network, or no volume to cut a test out of.
+        If the run has no trained network, or no volume to cut a test out of, or bioimage.io does not take a name.
     """
     folder = run if run.is_dir() else RESULTS / run
     asked = f"the network of {run} was to be put into {out}"
     if out.suffix != ".zip":
         raise UserError(asked, f"{out.name} does not end in .zip", "give the name of a .zip")
+    # The collection asks for five letters, which the name of a run need not have.
+    title = f"{folder.name} (unetpipe)" if name is None else name
+    _check_words(asked, title, authors, license)
     onnx, description = folder / "model" / "model.onnx", folder / "model" / "model.json"
     if not onnx.exists() or not description.exists():
         raise UserError(asked, f"there is no network in {onnx.parent}", "let snakemake train and export one")
@@ -139,7 +146,7 @@ def package(run: Path, out: Path, *, authors: Sequence[str], license: str, name:
     text = {
         "type": "model",
         "format_version": _FORMAT,
-        **_title(name or folder.name, network, authors, license),
+        **_title(title, network, authors, license),
         "documentation": _source("README.md", digests),
         "covers": [_source("cover.png", digests)],
         "attachments": [_source(file, digests) for file in digests if file == checkpoint.name],
@@ -151,6 +158,23 @@ def package(run: Path, out: Path, *, authors: Sequence[str], license: str, name:
         for file, data in files.items():
             archive.writestr(file, data)
     log.info("%s: %.1f MB", out, out.stat().st_size / 1e6)
+
+
+def _check_words(asked: str, title: str, authors: Sequence[str], license: str) -> None:  # noqa: A002
+    """See that the format takes what the user has written."""
+    if not _NAME.fullmatch(title):
+        raise UserError(
+            asked,
+            f"bioimage.io does not take the name {title!r}",
+            "give another: --name NAME, of 5 to 128 letters from A to Z, digits, spaces and _ + - ( )",
+        )
+    for author in authors:
+        if not author.strip() or {"/", "\\"} & set(author):
+            raise UserError(asked, f"bioimage.io does not take the author {author!r}", "give a name without slashes")
+    if not _LICENSE.fullmatch(license):
+        raise UserError(
+            asked, f"{license!r} is no licence of SPDX", "give one as https://spdx.org/licenses names it: CC-BY-4.0"
+        )
 
 
 def normalised(image: NDArray[Any], grey_range: Sequence[float] | None) -> NDArray[np.float32]:
