@@ -159,7 +159,12 @@ def test_settings_find_what_was_there_and_write_nothing_again(tmp_path: Path) ->
     settings = {
         "model": "m.safetensors",
         "train": {"init": "i.safetensors"},
-        "predict": {"store": "s3://bucket/results", "batch": 2},
+        "predict": {
+            "store": "s3://bucket/results",
+            "cluster": "tcp://stranger:8786",
+            "slurm": {"options": ["--wrap=true"]},
+            "batch": 2,
+        },
         "volumes": {
             "a": {"image": "phantom", "labels": "phantom", "mask": None},
             "b": {"image": "s3://bucket/b.zarr", "labels": "/data/b.tif", "mask": "m.h5:/mask"},
@@ -171,7 +176,7 @@ def test_settings_find_what_was_there_and_write_nothing_again(tmp_path: Path) ->
     assert found == {
         "model": str(tmp_path / "m.safetensors"),
         "train": {"init": str(tmp_path / "i.safetensors")},
-        "predict": {"store": None, "batch": 2},
+        "predict": {"batch": 2},
         "volumes": {
             "a": {"image": "phantom", "labels": "phantom", "mask": None},
             "b": {"image": "s3://bucket/b.zarr", "labels": "/data/b.tif", "mask": str(tmp_path / "m.h5:/mask")},
